@@ -1,0 +1,125 @@
+"""Records of calls and batches: the lines of the ledger, and the rows of the audit tables.
+
+A ledger segment (`ledger/answers/<segment>.jsonl`) is a sequence of JSON objects, one per line, each with a
+`type`: "segment" (first line), "batch" (a group was taken up), "call" (one exchange ended), "batch_end".
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from transforms.records.failure import FailureKind
+from transforms.records.request import Lane
+
+
+class CallType(StrEnum):
+    """HTTP: file upload, batch create, status check, download, cancel. LLM: one request's answer."""
+
+    HTTP = "HTTP"
+    LLM = "LLM"
+
+
+class CallStatus(StrEnum):
+    """SUCCESS: a normal answer (kind ok). ERROR: everything else, truncation and refusal included."""
+
+    SUCCESS = "SUCCESS"
+    ERROR = "ERROR"
+
+
+class CostSource(StrEnum):
+    """Where cost_usd comes from; UNKNOWN goes with a null cost and a reason."""
+
+    PROVIDER = "provider"
+    PRICE_TABLE = "price_table"
+    NOT_BILLED = "not_billed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call cost. usd is None exactly when source is UNKNOWN, and then reason says why."""
+
+    usd: Decimal | None
+    source: CostSource
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One exchange with a provider: a ledger line of type "call" and a row of the audit table `calls`.
+
+    Times are microseconds since the epoch (UTC); durations milliseconds. Payload fields (request_json,
+    response_json, error_json) already obey the job's audit settings. `text` is the answer as it is needed to
+    reuse it; it stays in the ledger and is not an audit column.
+    """
+
+    call_id: str
+    run_id: str
+    batch_id: str
+    call_index: int
+    call_type: CallType
+    custom_id: str
+    request_id: str
+    root_request_id: str
+    lane: Lane
+    attempt: int
+    status: CallStatus
+    kind: FailureKind
+    http_status: int | None
+    provider_request_id: str | None
+    started_at_us: int
+    latency_ms: float
+    waited_ms: float
+    request_json: str | None
+    response_json: str | None
+    error_json: str | None
+    provider_name: str
+    request_model: str
+    response_model: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cache_read_input_tokens: int | None
+    cache_write_input_tokens: int | None
+    reasoning_output_tokens: int | None
+    finish_reasons: tuple[str, ...]
+    cost_usd: Decimal | None
+    cost_source: CostSource
+    cost_reason: str | None
+    prompt_sha256: str
+    template_sha256: str
+    variables_sha256: str
+    lookup_sha256: str | None
+    text: str | None
+    type: str = "call"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOpened:
+    """A group was taken up: a ledger line of type "batch"; gives the audit tables `batches` and `batch_members`.
+
+    members: (custom_id, request_id) pairs in sending order.
+    """
+
+    batch_id: str
+    batch_key: str
+    run_id: str
+    mode: str
+    provider_name: str
+    request_model: str
+    submitted_at_us: int
+    members: tuple[tuple[str, str], ...]
+    type: str = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnded:
+    """The group's last request settled: a ledger line of type "batch_end"."""
+
+    batch_id: str
+    run_id: str
+    status: str
+    ended_at_us: int
+    succeeded: int
+    failed: int
+    pending: int
+    type: str = "batch_end"

@@ -1,0 +1,63 @@
+"""What is asked of a model, before any provider's wire format."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Lane(StrEnum):
+    """Why a request exists: the row's first question, or the one repair re-ask."""
+
+    MAIN = "main"
+    REPAIR = "repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered conversation.
+
+    Attributes:
+        system: the system part, or None.
+        turns: (role, text) pairs, role is "user" or "assistant"; the last one is "user".
+    """
+
+    system: str | None
+    turns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptHashes:
+    """Hex sha256 digests that say what a prompt was made of; lookup is None without lookup files."""
+
+    prompt: str
+    template: str
+    variables: str
+    lookup: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One distinct question; rows that ask the same thing share it.
+
+    Attributes:
+        request_id: hash of everything that can change the answer (rules/fingerprint.py).
+        prompt: what is sent.
+        shown_prompt: what audit may show: the prompt with redacted fields, or None when nothing is redacted.
+        hashes: what the prompt was made of.
+        lane: MAIN, or REPAIR for the one re-ask of an invalid answer.
+        root_request_id: the MAIN request this one serves (its own request_id in the MAIN lane).
+    """
+
+    request_id: str
+    prompt: Prompt
+    shown_prompt: Prompt | None
+    hashes: PromptHashes
+    lane: Lane
+    root_request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestGroup:
+    """The requests of one GroupIntoBatches output; the unit that has one execution record."""
+
+    batch_key: str
+    requests: tuple[ModelRequest, ...]

@@ -1,0 +1,172 @@
+"""The job as checked data (DESIGN section 5). Frozen; nothing below the pipelines changes it.
+
+`pipelines/job.py` reads YAML, overrides and environment into these models and turns pydantic's errors into one
+line each. Secrets are never held here, only the names of environment variables.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+ProviderName = Literal["openai", "azure_openai", "anthropic", "openrouter", "openai_compatible", "llama_cpp"]
+ColumnType = Literal["string", "integer", "float", "boolean", "date", "timestamp", "decimal", "json"]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class InputSettings(_Settings):
+    """Where the rows are. `format` None: by the file's suffix (.csv .tsv .jsonl .ndjson .parquet, also .gz)."""
+
+    path: str | list[str]
+    format: Literal["csv", "jsonl", "parquet"] | None = None
+    key: list[str] = []
+    types: dict[str, ColumnType] = {}
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
+    header: bool = True
+    columns: list[str] | None = None
+
+
+class PromptSettings(_Settings):
+    """Templates, given as text or as a file beside the job file (exactly one of template and template_file)."""
+
+    system: str | None = None
+    system_file: str | None = None
+    template: str | None = None
+    template_file: str | None = None
+    lookup: dict[Identifier, str] = {}
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if (self.template is None) == (self.template_file is None):
+            msg = "give exactly one of template and template_file"
+            raise ValueError(msg)
+        if self.system is not None and self.system_file is not None:
+            msg = "give system or system_file, not both"
+            raise ValueError(msg)
+        return self
+
+
+class AnswerSettings(_Settings):
+    """The answer's column and type. Neither schema nor python: the answer is plain text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    field: Identifier
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    python: str | None = None
+    flatten: bool = False
+    repair: bool = True
+
+    @model_validator(mode="after")
+    def _one_type(self) -> Self:
+        if self.json_schema is not None and self.python is not None:
+            msg = "give schema or python, not both"
+            raise ValueError(msg)
+        return self
+
+
+class ModelParams(_Settings):
+    """Sampling and length. What is not set is not sent. `extra` is merged into the request body as it is."""
+
+    max_output_tokens: Annotated[int, Field(gt=0)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    reasoning_effort: str | None = None
+    extra: dict[str, Any] = {}
+
+
+class ModelSettings(_Settings):
+    """Which model, where, and how to sign in.
+
+    Attributes:
+        api: openai, azure_openai, openrouter, openai_compatible: chat_completions (default) or responses (OpenAI, Azure).
+        base_url: replaces the provider's own; required for azure_openai and openai_compatible.
+        api_key_env: name of the variable holding the key; None takes the provider's usual one (none for local servers).
+        api_version: Azure: a date, or v1 (default). Anthropic: 2023-06-01 or 2026-10-21 (default).
+        deployment: Azure: the deployment to call; `name` is then the model behind it (for prices).
+        auth: azure_openai: api_key (default) or bearer. anthropic: bearer (default) or x_api_key.
+        headers: extra request headers, not secret.
+        routing: OpenRouter's `provider` object, sent as it is.
+        gguf: llama_cpp: path of a GGUF file; None takes the installed SmolLM2.
+        context_size, slots: llama_cpp: tokens of context per slot, and how many answers it works on at once.
+    """
+
+    provider: ProviderName
+    name: str
+    api: Literal["chat_completions", "responses"] = "chat_completions"
+    base_url: str | None = None
+    api_key_env: str | None = None
+    api_version: str | None = None
+    deployment: str | None = None
+    auth: Literal["api_key", "bearer", "x_api_key"] | None = None
+    headers: dict[str, str] = {}
+    routing: dict[str, Any] | None = None
+    params: ModelParams = ModelParams()
+    gguf: str | None = None
+    context_size: Annotated[int, Field(ge=256)] = 2048
+    slots: Annotated[int, Field(ge=1, le=64)] = 4
+
+
+class BatchingSettings(_Settings):
+    """How requests travel together. group_size: requests per group; shards: independent groupings (stable by id)."""
+
+    mode: Literal["per_request", "serial_bundle"] = "per_request"
+    group_size: Annotated[int, Field(ge=1, le=100_000)] = 500
+    bundle_size: Annotated[int, Field(ge=1, le=8)] = 8
+    shards: Annotated[int, Field(ge=1, le=1024)] = 4
+
+
+class PoolSettings(_Settings):
+    """Limits on real-time calls. timeout: one try, seconds; deadline: a request with all its tries, seconds."""
+
+    max_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 500
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = None
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
+    timeout: Seconds = 60.0
+    deadline: Seconds = 900.0
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
+    breaker_after: Annotated[int, Field(ge=1)] = 25
+    give_up_after: Seconds = 300.0
+
+
+class AuditSettings(_Settings):
+    """payloads: what the request and response columns hold; redact: input columns whose values they never show."""
+
+    payloads: Literal["full", "hash", "none"] = "full"
+    redact: list[str] = []
+
+
+class SinkSettings(_Settings):
+    """File formats of the outputs."""
+
+    enriched: Literal["parquet", "jsonl"] = "parquet"
+    audit: Literal["parquet"] = "parquet"
+
+
+class LimitSettings(_Settings):
+    """max_dead_letter_ratio: share of the rows that may be dead-lettered before the exit code is 1."""
+
+    max_dead_letter_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class Job(_Settings):
+    """One job: rows in, a question about each, enriched rows out."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    input: InputSettings
+    output: str
+    prompt: PromptSettings
+    answer: AnswerSettings
+    model: ModelSettings
+    batching: BatchingSettings = BatchingSettings()
+    pool: PoolSettings = PoolSettings()
+    on_failure: Literal["dead_letter", "keep"] = "dead_letter"
+    audit: AuditSettings = AuditSettings()
+    sinks: SinkSettings = SinkSettings()
+    limits: LimitSettings = LimitSettings()

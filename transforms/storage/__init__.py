@@ -1,0 +1,1 @@
+"""Layer 3: bytes at rest (ledger, files, tables); no Beam here."""
