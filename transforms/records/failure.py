@@ -48,9 +48,7 @@ class FailureKind(StrEnum):
 
 
 #: Kinds that end the whole run: nothing sent after them could succeed (exit 6).
-RUN_STOPPING = frozenset(
-    {FailureKind.QUOTA_EXHAUSTED, FailureKind.AUTH, FailureKind.PERMISSION, FailureKind.NOT_FOUND}
-)
+RUN_STOPPING = frozenset({FailureKind.QUOTA_EXHAUSTED, FailureKind.AUTH, FailureKind.PERMISSION, FailureKind.NOT_FOUND})
 
 #: Kinds that another try, now or in a later run, may cure.
 RETRYABLE = frozenset(
