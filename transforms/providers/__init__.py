@@ -1,1 +1,33 @@
 """Layer 3: the model's side of the world; no Beam here. One line per provider."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from transforms.providers.base import Provider
+from transforms.records.settings import ModelSettings, ProviderName
+
+#: Provider name in the job file to (module, class), imported when it is asked for.
+PROVIDERS: Mapping[ProviderName, tuple[str, str]] = {
+    "openai": ("transforms.providers.openai", "OpenAI"),
+    "azure_openai": ("transforms.providers.azure_openai", "AzureOpenAI"),
+    "anthropic": ("transforms.providers.anthropic", "Anthropic"),
+    "openrouter": ("transforms.providers.openrouter", "OpenRouter"),
+    "openai_compatible": ("transforms.providers.openai_compatible", "OpenAICompatible"),
+    "llama_cpp": ("transforms.providers.llama_cpp", "LlamaCpp"),
+}
+
+
+def make_provider(model: ModelSettings, schema: dict[str, Any] | None) -> Provider:
+    """Return the adapter for a job's model.
+
+    Args:
+        model: the job's `model`.
+        schema: the answer's JSON Schema, or None for free text.
+
+    Raises:
+        ConfigError: settings that the provider does not take; names the key and the cure.
+    """
+    module, name = PROVIDERS[model.provider]
+    provider: Provider = getattr(import_module(module), name)(model, schema)
+    return provider

@@ -44,17 +44,19 @@ class PendingRequest:
     Attributes:
         root_request_id: the MAIN request whose rows stay pending.
         reason: why, in one sentence.
+        kind: the refusal that stopped the run, or None when the provider is dead.
     """
 
     root_request_id: str
     reason: str
+    kind: FailureKind | None
 
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
-    """What the rows of one MAIN request get: a checked value, a failure, or nothing yet.
+    """What the rows of one MAIN request get: a checked value or a failure.
 
-    Exactly one of these holds: value_json is set (enriched), kind is not OK (dead letter), pending is True.
+    Exactly one of these holds: value_json is set (enriched), or kind is not OK (dead letter).
 
     Attributes:
         request_id: the MAIN request.
@@ -78,4 +80,3 @@ class RequestResult:
     usage: Usage
     cost_usd: Decimal | None
     repaired: bool
-    pending: bool

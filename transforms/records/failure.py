@@ -85,6 +85,7 @@ class DeadLetter:
         row: the whole original row as an object, or the raw text where it could not be read.
         attempts: calls made for it in this run and those it reused; 0 when none was made.
         retryable: another try with the same job may succeed.
+        call_id, run_id: the call that settled it and the run that made the call, or None.
     """
 
     row_id: str
@@ -98,3 +99,4 @@ class DeadLetter:
     row: dict[str, object] | str
     request_id: str | None = None
     call_id: str | None = None
+    run_id: str | None = None

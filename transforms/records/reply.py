@@ -5,6 +5,9 @@ from decimal import Decimal
 from enum import StrEnum
 
 from transforms.records.failure import FailureKind
+from transforms.records.usage import Usage
+
+__all__ = ["CallError", "FinishReason", "HttpRequest", "HttpResponse", "RateLimits", "Reply", "Usage"]
 
 
 class FinishReason(StrEnum):
@@ -17,20 +20,6 @@ class FinishReason(StrEnum):
     REFUSAL = "refusal"
     PAUSE = "pause"
     ERROR = "error"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Token counts. A counter the provider did not give is None, never 0.
-
-    input_tokens includes cached tokens; output_tokens includes reasoning tokens.
-    """
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_write_input_tokens: int | None = None
-    reasoning_output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

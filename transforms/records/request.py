@@ -1,7 +1,10 @@
 """What is asked of a model, before any provider's wire format."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
+
+from transforms.records.usage import Usage
 
 
 class Lane(StrEnum):
@@ -35,6 +38,24 @@ class PromptHashes:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorAttempt:
+    """What an invalid answer had cost before its repair was asked for.
+
+    Attributes:
+        call_id: the call whose answer was invalid.
+        attempts: calls made until then.
+        usage, cost_usd: of that answer; cost None when unknown.
+        error: why the answer was invalid, the sentence the model is shown.
+    """
+
+    call_id: str | None
+    attempts: int
+    usage: Usage
+    cost_usd: Decimal | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One distinct question; rows that ask the same thing share it.
 
@@ -45,6 +66,8 @@ class ModelRequest:
         hashes: what the prompt was made of.
         lane: MAIN, or REPAIR for the one re-ask of an invalid answer.
         root_request_id: the MAIN request this one serves (its own request_id in the MAIN lane).
+        redacted_values: texts of the redacted columns, which audit blanks out of responses too.
+        prior: in the REPAIR lane, the invalid answer that led here.
     """
 
     request_id: str
@@ -53,6 +76,8 @@ class ModelRequest:
     hashes: PromptHashes
     lane: Lane
     root_request_id: str
+    redacted_values: tuple[str, ...] = ()
+    prior: PriorAttempt | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Rows of the input table, before anything was asked about them."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,39 @@ class SourceRow:
     path: str
     line: int
     content_sha256: str
+
+
+class Outcome(StrEnum):
+    """Where a row ended in a run; each row in exactly one (P1)."""
+
+    ENRICHED = "enriched"
+    DEAD_LETTERED = "dead_lettered"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRow:
+    """A row together with what its prompt was made of, waiting for its request's result."""
+
+    row: SourceRow
+    variables_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutcome:
+    """A row of the audit table `rows`.
+
+    Attributes:
+        path, line: where the row was read; the identity that conservation is proved by.
+        call_id, answered_in_run_id: the call that settled it and the run that made it, or None.
+        reason: for a pending row, why it waits.
+    """
+
+    row_id: str
+    path: str
+    line: int
+    outcome: Outcome
+    request_id: str | None = None
+    call_id: str | None = None
+    answered_in_run_id: str | None = None
+    reason: str | None = None

@@ -4,14 +4,30 @@
 line each. Secrets are never held here, only the names of environment variables.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 ProviderName = Literal["openai", "azure_openai", "anthropic", "openrouter", "openai_compatible", "llama_cpp"]
 ColumnType = Literal["string", "integer", "float", "boolean", "date", "timestamp", "decimal", "json"]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-Seconds = Annotated[float, Field(gt=0)]
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _seconds(value: object) -> object:
+    """Take durations such as 500ms, 60s, 15m, 24h; a plain number is seconds and left to pydantic."""
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        return float(match[1]) * _UNIT_SECONDS[match[2]]
+    if isinstance(value, bool) or (isinstance(value, str) and not value.strip().replace(".", "", 1).isdigit()):
+        msg = "is no duration; write seconds, or a number with its unit, such as 500ms, 60s, 15m, 24h"
+        raise ValueError(msg)
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 
 
 class _Settings(BaseModel):
@@ -19,7 +35,10 @@ class _Settings(BaseModel):
 
 
 class InputSettings(_Settings):
-    """Where the rows are. `format` None: by the file's suffix (.csv .tsv .jsonl .ndjson .parquet, also .gz)."""
+    """Where the rows are. `format` None: by the file's suffix (.csv .tsv .jsonl .ndjson .parquet, also .gz).
+
+    columns: the names of the columns of CSV files without a header line (header: false).
+    """
 
     path: str | list[str]
     format: Literal["csv", "jsonl", "parquet"] | None = None
@@ -28,6 +47,19 @@ class InputSettings(_Settings):
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
     header: bool = True
     columns: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _header_or_columns(self) -> Self:
+        if self.header == bool(self.columns):
+            msg = "needs columns exactly when header is false: the columns' names, in order"
+            raise ValueError(msg)
+        if self.columns is not None and len(set(self.columns)) < len(self.columns):
+            msg = "has a name twice in columns"
+            raise ValueError(msg)
+        if self.delimiter in {'"', "\r", "\n", "\0"}:
+            msg = "has a delimiter that can't be one; use a comma, a semicolon, a tab or the like"
+            raise ValueError(msg)
+        return self
 
 
 class PromptSettings(_Settings):

@@ -1,0 +1,14 @@
+"""Options of a launch without the command line tool: `python -m pipelines.enrich --job=... [BEAM OPTIONS]`."""
+
+from argparse import ArgumentParser
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+
+class EnrichOptions(PipelineOptions):
+    """--job: the job file. --set: an override such as model.name=gpt-4o, may be repeated."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
+        parser.add_argument("--job", required=True, help="path of the job file (YAML)")
+        parser.add_argument("--set", action="append", default=[], help="override of a job value, KEY=VALUE")

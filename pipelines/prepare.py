@@ -1,0 +1,172 @@
+"""Everything that is checked and settled before a run begins: inputs, templates, schema, provider, columns.
+
+Sends nothing and spends nothing. What comes out is frozen, picklable and holds no secret; the pipeline, the plan
+and the tests are all built from it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipelines.job import LoadedJob, check_columns, resolve_answer_schema
+from transforms.providers import make_provider
+from transforms.records.errors import ConfigError
+from transforms.records.run import CallSettings
+from transforms.records.settings import BatchingSettings, InputSettings, Job
+from transforms.rules.answer import AnswerReader
+from transforms.rules.answer_columns import AnswerColumns
+from transforms.rules.fingerprint import RequestIdentity
+from transforms.rules.lookup import parse_lookup
+from transforms.rules.prompt import PromptTemplate
+from transforms.storage.inputs import InputFile, InputSchema, expand, input_schema
+from transforms.storage.ledger import segments
+from transforms.storage.objects import read_bytes
+from transforms.storage.runs import RunFolder
+from transforms.storage.tables import enriched_schema
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job ready to run: checked, with a run id and the ledger's segments as they were when it began."""
+
+    job: Job
+    job_sha256: str
+    run_id: str
+    run: RunFolder
+    ledger: str
+    segments: list[str]
+    files: list[InputFile]
+    input_schema: InputSchema
+    template: PromptTemplate
+    answer_schema: dict[str, Any] | None
+    provider_name: str
+    request_model: str
+    price_model: str
+    max_output_tokens: int | None
+    identity: RequestIdentity
+    reader: AnswerReader
+    columns: AnswerColumns
+    enriched_schema: pa.Schema
+    dry_run: bool = False
+
+    @property
+    def input(self) -> InputSettings:
+        """The job's input settings."""
+        return self.job.input
+
+    @property
+    def batching(self) -> BatchingSettings:
+        """How requests travel together."""
+        return self.job.batching
+
+    @property
+    def repair(self) -> bool:
+        """Whether an invalid answer is asked for once more."""
+        return self.job.answer.repair
+
+    @property
+    def keep(self) -> bool:
+        """Whether failed rows also appear among the enriched ones."""
+        return self.job.on_failure == "keep"
+
+    @property
+    def redact(self) -> list[str]:
+        """Columns whose values audit never shows."""
+        return self.job.audit.redact
+
+    @property
+    def enriched_format(self) -> Literal["parquet", "jsonl"]:
+        """Parquet or jsonl."""
+        return self.job.sinks.enriched
+
+    @property
+    def call_settings(self) -> CallSettings:
+        """What workers need to make calls."""
+        job = self.job
+        return CallSettings(
+            self.run_id, self.ledger, job.model, self.answer_schema, job.pool, job.batching, job.audit, self.dry_run
+        )
+
+
+def prepare(loaded: LoadedJob, run_id: str) -> PreparedJob:
+    """Check a job against its inputs and settle everything a run needs.
+
+    Raises:
+        ConfigError: the job can't work: a column, a template, a schema or a model setting is wrong.
+        InputError: an input can't be read, or a glob matches nothing.
+    """
+    job = loaded.job
+    files = expand(job.input, loaded.folder)
+    schema = input_schema(files, job.input)
+    check_columns(job, schema.names, loaded.path)
+    template = load_template(job)
+    template.check(schema.names)
+    answer_schema = resolve_answer_schema(job, loaded.folder, loaded.path)
+    provider = make_provider(job.model, answer_schema)
+    flatten, keep = job.answer.flatten, job.on_failure == "keep"
+    columns = AnswerColumns(job.answer.field, answer_schema, template, flatten=flatten, keep=keep)
+    columns.check(schema.names)
+    ledger = str(Path(job.output) / "ledger")
+    return PreparedJob(
+        job=job,
+        job_sha256=loaded.sha256,
+        run_id=run_id,
+        run=RunFolder(job.output, run_id),
+        ledger=ledger,
+        segments=segments(ledger, exclude_run=run_id),
+        files=files,
+        input_schema=schema,
+        template=template,
+        answer_schema=answer_schema,
+        provider_name=provider.name,
+        request_model=provider.request_model,
+        price_model=provider.price_model,
+        max_output_tokens=provider.max_output_tokens,
+        identity=RequestIdentity(provider.identity()),
+        reader=AnswerReader(answer_schema),
+        columns=columns,
+        enriched_schema=enriched_schema(schema.arrow, columns),
+    )
+
+
+def load_template(job: Job) -> PromptTemplate:
+    """Read the job's templates and lookup files, and compile them.
+
+    Raises:
+        ConfigError: a template or lookup file can't be read, or does not parse.
+    """
+    prompt = job.prompt
+    template = (
+        prompt.template if prompt.template is not None else _read_text("prompt.template_file", prompt.template_file)
+    )
+    system = prompt.system if prompt.system_file is None else _read_text("prompt.system_file", prompt.system_file)
+    lookup = {
+        name: parse_lookup(name, Path(path).suffix, _read(f"prompt.lookup.{name}", path))
+        for name, path in prompt.lookup.items()
+    }
+    return PromptTemplate(
+        system,
+        template,
+        lookup,
+        dict(prompt.lookup),
+        job.audit.redact,
+        system_source=prompt.system_file or "prompt.system",
+        template_source=prompt.template_file or "prompt.template",
+    )
+
+
+def _read(key: str, path: str) -> bytes:
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        raise ConfigError(f"{key}: can't read {path}: {error.strerror or error}") from error
+
+
+def _read_text(key: str, path: str | None) -> str:
+    data = _read(key, path or "")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{key}: {path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error

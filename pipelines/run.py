@@ -1,0 +1,120 @@
+"""One run of a job, from lease to manifest.
+
+The order is what makes a crash harmless: the lease first; then crashed runs before us are sealed from the ledger;
+then the run's own folder and manifest ("running"); then the pipeline, whose calls go to the ledger as they end; and
+last the counts, checked against the files, the final manifest and `latest.json`.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from pipelines.job import LoadedJob
+from pipelines.prepare import PreparedJob, prepare
+from pipelines.summary import RunResult, check_files, summarise
+from transforms.storage.audit_rows import seal_run
+from transforms.storage.lease import Lease
+from transforms.storage.objects import read_bytes
+from transforms.storage.runs import RunFolder, finish_run, new_run_id, start_run, unfinished_runs
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to run. beam_args: the arguments after `--`; dry_run: everything but the calls, nothing written."""
+
+    loaded: LoadedJob
+    beam_args: Sequence[str] = ()
+    dry_run: bool = False
+
+
+def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | None = None) -> RunResult:
+    """Run a job to its end and return its summary and exit code.
+
+    Args:
+        request: what to run.
+        on_prepared: called once everything is checked and before the first call (for the display).
+
+    Raises:
+        ConfigError, InputError: the job is wrong; nothing was spent.
+        OutputBusyError: another run holds the output.
+        Exception: a worker failed in a way no stage foresaw; the ledger keeps what was answered, and the next run
+            takes it up.
+    """
+    job = request.loaded.job
+    run_id = new_run_id(datetime.now(UTC))
+    if request.dry_run:
+        return _dry_run(request, run_id, on_prepared)
+    prepare(request.loaded, run_id)
+    with Lease(str(Path(job.output) / "ledger"), run_id) as lease:
+        seal_crashed_runs(job.output)
+        prepared = prepare(request.loaded, run_id)
+        result = _run(request, prepared, on_prepared)
+        if lease.lost:
+            structlog.get_logger("rowbeam").warning("lease_lost", run_id=run_id, output=job.output)
+        return result
+
+
+def seal_crashed_runs(output: str) -> None:
+    """Write the audit tables of runs that ended without doing so. Only with the lease in hand."""
+    for crashed in unfinished_runs(output):
+        counts = seal_run(output, crashed)
+        structlog.get_logger("rowbeam").info("crashed_run_sealed", run_id=crashed, **counts)
+
+
+def _run(request: RunRequest, prepared: PreparedJob, on_prepared: Callable[[PreparedJob], None] | None) -> RunResult:
+    # Beam takes a second to import: only commands that run a pipeline pay for it.
+    from pipelines.runners import beam_options, runner_name
+
+    log = structlog.get_logger("rowbeam").bind(run_id=prepared.run_id)
+    options = beam_options(request.beam_args)
+    started = time.time()
+    start_run(prepared.run, job=prepared.job.model_dump(mode="json", by_alias=True), job_sha256=prepared.job_sha256,
+              runner=runner_name(options), started_at=datetime.fromtimestamp(started, UTC))  # fmt: skip
+    log.info("run_started", job=prepared.job.name, files=len(prepared.files), segments=len(prepared.segments))
+    if on_prepared:
+        on_prepared(prepared)
+    _run_pipeline(prepared, options)
+    totals = orjson.loads(read_bytes(prepared.run.totals))
+    check_files(prepared, totals)
+    result = summarise(prepared, totals, time.time() - started)
+    Path(prepared.run.totals).unlink()
+    finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
+    log.info("run_finished", status=result.summary["status"], **result.summary["rows"])
+    return result
+
+
+def _run_pipeline(prepared: PreparedJob, options: Any) -> None:
+    import apache_beam as beam
+
+    from pipelines.enrich import EnrichRows
+
+    with beam.Pipeline(options=options) as pipeline:
+        pipeline | "EnrichRows" >> EnrichRows(prepared)
+
+
+def _dry_run(request: RunRequest, run_id: str, on_prepared: Callable[[PreparedJob], None] | None) -> RunResult:
+    """Do everything but the calls, in a folder that is thrown away; requests that would be sent count as pending."""
+    from pipelines.runners import beam_options
+
+    scratch = tempfile.mkdtemp(prefix="rowbeam-dry-run-")
+    try:
+        prepared = replace(prepare(request.loaded, run_id), run=RunFolder(scratch, run_id), dry_run=True)
+        Path(prepared.run.path).mkdir(parents=True)
+        if on_prepared:
+            on_prepared(prepared)
+        started = time.time()
+        _run_pipeline(prepared, beam_options(request.beam_args))
+        totals = orjson.loads(read_bytes(prepared.run.totals))
+        result = summarise(prepared, totals, time.time() - started)
+        code = 3 if result.exit_code == 3 else 0
+        return replace(result, exit_code=code, sentence="dry run: nothing was sent and nothing was kept")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,103 @@
+"""The end of a run: proved counts, sums over the calls, exit code, and one sentence for whoever must act."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipelines.prepare import PreparedJob
+from transforms.records.errors import InternalError
+from transforms.records.failure import Stage
+from transforms.storage.objects import list_files
+
+EXIT_DONE = 0
+EXIT_DEAD_LETTERS = 1
+EXIT_CONFIG = 2
+EXIT_BROKEN = 3
+EXIT_PENDING = 5
+EXIT_REFUSED = 6
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        summary: the summary as written to summary.json (DESIGN section 6, and more keys).
+        exit_code: 0 done, 1 too many dead letters, 3 conservation broken, 5 rows pending, 6 the provider refused.
+        sentence: what happened and what to do, for people; empty when all is well.
+    """
+
+    summary: dict[str, Any]
+    exit_code: int
+    sentence: str
+
+
+def check_files(prepared: PreparedJob, totals: dict[str, Any]) -> None:
+    """Compare the enriched files with the proved counts. Raises InternalError when they differ."""
+    if prepared.enriched_format != "parquet":
+        return
+    written = sum(pq.ParquetFile(path).metadata.num_rows for path in list_files(prepared.run.enriched, ".parquet"))
+    kept = (
+        sum(entry["rows"] for entry in totals["dead_letters"] if entry["stage"] != Stage.READ) if prepared.keep else 0
+    )
+    expected = totals["rows"]["enriched"] + kept
+    if written != expected:
+        raise InternalError(
+            f"{prepared.run.enriched} holds {written} rows where {expected} were enriched; "
+            f"don't use this run's files: run the job again (answers are in the ledger and cost nothing)"
+        )
+
+
+def summarise(prepared: PreparedJob, totals: dict[str, Any], duration_s: float) -> RunResult:
+    """Build the summary and decide the exit code from what the pipeline left."""
+    rows, calls, pending = totals["rows"], totals["calls"], totals["pending"]
+    exit_code, status, sentence = _judge(prepared, rows, pending)
+    known = calls["unknown_cost"] < calls["sent"] or calls["sent"] == 0
+    summary = {
+        "run_id": prepared.run_id,
+        "status": status,
+        "rows": {key: rows[key] for key in ("in", "enriched", "dead_lettered", "pending")},
+        "calls": {
+            "sent": calls["sent"],
+            "succeeded": calls["succeeded"],
+            "failed": calls["failed"],
+            "reused": totals["reused"],
+        },
+        "tokens": {"input": calls["input_tokens"], "output": calls["output_tokens"]},
+        "cost_usd": calls["cost_usd"] if known else None,
+        "duration_s": round(duration_s, 3),
+        "outputs": {
+            "enriched": prepared.run.enriched,
+            "dead_letters": prepared.run.dead_letters if rows["dead_lettered"] else None,
+            "audit": prepared.run.audit,
+        },
+        "job": prepared.job.name,
+        "calls_of_unknown_cost": calls["unknown_cost"],
+        "cost_reasons": calls["cost_reasons"],
+        "failed_calls": calls["failures"],
+        "dead_letters": totals["dead_letters"],
+        "pending_reasons": pending,
+        "broken": rows["broken_ids"],
+    }
+    return RunResult(summary, exit_code, sentence)
+
+
+def _judge(prepared: PreparedJob, rows: dict[str, Any], pending: list[dict[str, Any]]) -> tuple[int, str, str]:
+    if rows["broken"]:
+        named = "; ".join(rows["broken_ids"])
+        return EXIT_BROKEN, "broken", f"conservation is broken for {rows['broken']} row(s): {named}"
+    refused = [entry for entry in pending if entry["kind"]]
+    if refused:
+        todo = f"{rows['pending']} row(s) wait; put it right and run the job again: answered rows are not asked again"
+        return EXIT_REFUSED, "refused", f"{refused[0]['reason']}. {todo}"
+    if rows["pending"]:
+        why = pending[0]["reason"] if pending else "the run stopped"
+        return EXIT_PENDING, "pending", f"{rows['pending']} row(s) wait: {why}"
+    allowed = prepared.job.limits.max_dead_letter_ratio
+    share = rows["dead_lettered"] / rows["in"] if rows["in"] else 0.0
+    if share > allowed:
+        many = f"{rows['dead_lettered']} of {rows['in']} rows ({share:.1%}) are dead letters"
+        limit = f"more than limits.max_dead_letter_ratio ({allowed:.1%}); see {prepared.run.dead_letters}"
+        return EXIT_DEAD_LETTERS, "too_many_dead_letters", f"{many}, {limit}"
+    return EXIT_DONE, "done", ""

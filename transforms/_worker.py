@@ -1,0 +1,102 @@
+"""What one worker process needs to make calls: provider, key, ledger segment and pool, shared by all its bundles.
+
+Held per (run, process) with a count of its users, so that the main and the repair lane share one set of limits.
+"""
+
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transforms.providers import make_provider
+from transforms.providers.base import Provider
+from transforms.providers.pool import CallPool
+from transforms.records.errors import ConfigError
+from transforms.records.run import CallSettings
+from transforms.rules.call_record import CallRecorder
+from transforms.rules.price import PriceTable
+from transforms.rules.redaction import Redactor
+from transforms.storage.ledger import SegmentWriter
+
+
+@dataclass
+class Worker:
+    """A process's means of making calls."""
+
+    pool: CallPool
+    segment: SegmentWriter
+    provider: Provider
+    closers: list[Any] = field(default_factory=list)
+    users: int = 0
+
+
+_workers: dict[str, Worker] = {}
+_lock = threading.Lock()
+
+
+def acquire(settings: CallSettings) -> Worker:
+    """Return this process's worker for a run, made on first use. Raises ConfigError when the key is missing."""
+    with _lock:
+        worker = _workers.get(settings.run_id)
+        if worker is None:
+            worker = _workers[settings.run_id] = _make(settings)
+        worker.users += 1
+        return worker
+
+
+def release(settings: CallSettings) -> None:
+    """Give the worker back; the last user closes its connections and its ledger segment."""
+    with _lock:
+        worker = _workers.get(settings.run_id)
+        if worker is None:
+            return
+        worker.users -= 1
+        if worker.users == 0:
+            del _workers[settings.run_id]
+            worker.pool.close()
+            worker.segment.close()
+            for closer in worker.closers:
+                closer.close()
+
+
+def current() -> Worker | None:
+    """Return the worker in use in this process, if any (for the progress display)."""
+    return next(iter(_workers.values()), None)
+
+
+def read_key(provider: Provider) -> str | None:
+    """Return the provider's secret from the environment; ConfigError names the variable when it is not set."""
+    if provider.key_env is None:
+        return None
+    key = os.environ.get(provider.key_env, "").strip()
+    if not key:
+        raise ConfigError(f"the environment variable {provider.key_env} is not set; it must hold the API key")
+    return key
+
+
+def _make(settings: CallSettings) -> Worker:
+    provider = make_provider(settings.model, settings.schema)
+    key = read_key(provider)
+    closers: list[Any] = []
+    pool_settings = settings.pool
+    if settings.model.provider == "llama_cpp" and settings.model.base_url is None:
+        from transforms.providers.embedded import EmbeddedServer
+
+        server = EmbeddedServer(settings.model)
+        provider.base_url = server.base_url  # type: ignore[attr-defined]
+        closers.append(server)
+        in_flight = min(pool_settings.max_in_flight, settings.model.slots)
+        pool_settings = pool_settings.model_copy(update={"max_in_flight": in_flight})
+    segment = SegmentWriter(str(Path(settings.ledger) / "answers"), settings.run_id)
+    recorder = CallRecorder(
+        run_id=settings.run_id,
+        provider_name=provider.name,
+        request_model=provider.request_model,
+        price_model=provider.price_model,
+        payloads=settings.audit.payloads,
+        redactor=Redactor([key] if key else []),
+        prices=PriceTable(),
+    )
+    pool = CallPool(provider, key, pool_settings, settings.batching, recorder=recorder, record=segment.append)
+    return Worker(pool, segment, provider, closers)

@@ -1,0 +1,143 @@
+"""CallModel: RequestGroup -> ModelAnswer, and PendingRequest for what is left unsent when the run must stop.
+
+Calls overlap across groups: the stage feeds the process's one pool, yields what is done, and drains in
+`finish_bundle`. What a runner's retry of a bundle does: the group's marker in the ledger tells that it was taken
+up before in this run, so its records are read first and only requests without a settled call are sent. What was in
+flight when a worker died may be sent again: that is the only case (P2).
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import orjson
+from apache_beam import pvalue
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
+
+from transforms import _worker
+from transforms._stage import PENDING, Counters
+from transforms.providers.session import Batch
+from transforms.records.answer import ModelAnswer, PendingRequest
+from transforms.records.call import BatchOpened
+from transforms.records.request import RequestGroup
+from transforms.records.run import CallSettings
+from transforms.reuse_answers import reuse_answer
+from transforms.rules.fingerprint import batch_id, custom_id
+from transforms.storage.ledger import SettledAnswer, recorded_batch
+from transforms.storage.objects import create_if_absent
+
+
+class CallModelResult(NamedTuple):
+    """answers: ModelAnswer, one per settled request; pending: PendingRequest."""
+
+    answers: pvalue.PCollection
+    pending: pvalue.PCollection
+
+
+class CallModel(beam.PTransform):
+    """Ask the model every request of every group.
+
+    Args:
+        settings: the run, the model and the limits. All bundles of a process share one pool and its limits.
+    """
+
+    def __init__(self, settings: CallSettings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, groups: pvalue.PCollection) -> CallModelResult:
+        """Call, and tell answers from what was left."""
+        call = _LeaveGroupDoFn() if self._settings.dry_run else _CallGroupDoFn(self._settings)
+        called = groups | "CallGroup" >> beam.ParDo(call).with_outputs(PENDING, main="answers")
+        return CallModelResult(called["answers"], called[PENDING])
+
+
+class _CallGroupDoFn(beam.DoFn):
+    def __init__(self, settings: CallSettings) -> None:
+        self._settings = settings
+
+    def setup(self) -> None:
+        self._worker = _worker.acquire(self._settings)
+        self._counters = Counters("CallModel")
+
+    def start_bundle(self) -> None:
+        self._session = self._worker.pool.open()
+
+    def process(self, group: RequestGroup) -> Iterator[Any]:
+        run_id = self._settings.run_id
+        batch = Batch(batch_id(run_id, group.batch_key), len(group.requests))
+        known = self._take_up(group, batch)
+        fresh = []
+        for request in group.requests:
+            settled = known.get(request.request_id)
+            if settled is None:
+                fresh.append((request, custom_id(run_id, request.request_id)))
+            else:
+                batch.size -= 1
+                yield reuse_answer(request, settled)
+        for result in self._session.feed(fresh, batch):
+            yield self._out(result)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for result in self._session.drain():
+            out = self._out(result)
+            if isinstance(out, pvalue.TaggedOutput):
+                yield pvalue.TaggedOutput(out.tag, WindowedValue(out.value, MIN_TIMESTAMP, (GlobalWindow(),)))
+            else:
+                yield WindowedValue(out, MIN_TIMESTAMP, (GlobalWindow(),))
+        self._worker.segment.sync()
+        self._count()
+
+    def teardown(self) -> None:
+        _worker.release(self._settings)
+
+    def _take_up(self, group: RequestGroup, batch: Batch) -> dict[str, SettledAnswer]:
+        """Mark the group as taken up; return what an earlier try of it in this run has settled."""
+        settings = self._settings
+        now_us = time.time_ns() // 1000
+        marker = str(Path(settings.ledger) / "batches" / group.batch_key / f"taken-{settings.run_id}.json")
+        facts = {"batch_id": batch.batch_id, "run_id": settings.run_id, "taken_at_us": now_us}
+        if not create_if_absent(marker, orjson.dumps(facts)):
+            known, batch.next_index = recorded_batch(settings.ledger, settings.run_id, batch.batch_id)
+            return known
+        members = tuple((custom_id(settings.run_id, r.request_id), r.request_id) for r in group.requests)
+        provider = self._worker.provider
+        self._worker.segment.append(
+            BatchOpened(
+                batch_id=batch.batch_id,
+                batch_key=group.batch_key,
+                run_id=settings.run_id,
+                mode=settings.batching.mode,
+                provider_name=provider.name,
+                request_model=provider.request_model,
+                submitted_at_us=now_us,
+                members=members,
+            )
+        )
+        return {}
+
+    def _out(self, result: ModelAnswer | PendingRequest) -> Any:
+        if isinstance(result, PendingRequest):
+            self._counters.add("requests_pending")
+            return pvalue.TaggedOutput(PENDING, result)
+        return result
+
+    def _count(self) -> None:
+        pool = self._worker.pool
+        for name in list(pool.stats):
+            self._counters.add(name, pool.stats.pop(name))
+        while pool.bundle_sizes:
+            self._counters.observe("bundle_size", pool.bundle_sizes.popleft())
+
+
+class _LeaveGroupDoFn(beam.DoFn):
+    """The dry run's stand-in: every request is left pending."""
+
+    def process(self, group: RequestGroup) -> Iterator[Any]:
+        for request in group.requests:
+            pending = PendingRequest(request.root_request_id, "dry run: not sent", None)
+            yield pvalue.TaggedOutput(PENDING, pending)

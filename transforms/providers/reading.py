@@ -1,0 +1,92 @@
+"""Careful reading of bytes and JSON from outside: every function takes anything and raises nothing.
+
+Counters outside 0 .. 2**63-1, booleans, strings in a number's place: all read as None, never as 0.
+"""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+
+#: What `parse_json` returns for bytes that are not JSON (None is valid JSON).
+NOT_JSON: Final = object()
+
+MESSAGE_LIMIT = 2000
+QUOTE_LIMIT = 500
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+_MAX_COUNT = 2**63
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|key|gsk)[-_][A-Za-z0-9_*.-]{8,}|\bBearer\s+\S+", re.IGNORECASE)
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the JSON value, or NOT_JSON; skips blank lines and SSE comment lines before it (providers.md 10.2)."""
+    if body[:1] != b"{":
+        body = _skip_keep_alive(body)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return NOT_JSON
+
+
+def _skip_keep_alive(body: bytes) -> bytes:
+    body = body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    while body[:1] == b":":
+        body = body.partition(b"\n")[2].lstrip()
+    return body
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a JSON object as it is, anything else as an empty mapping."""
+    return value if isinstance(value, dict) else _NOTHING
+
+
+def first(value: Any) -> Mapping[str, Any]:
+    """Return the first element of a JSON array when it is an object, else an empty mapping."""
+    return mapping(value[0]) if isinstance(value, list) and value else _NOTHING
+
+
+def words(value: Any) -> str | None:
+    """Return a string that holds more than blanks, else None."""
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def count(value: Any) -> int | None:
+    """Return a token counter that fits 63 bits, else None."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_COUNT:
+        return value
+    return None
+
+
+def dollars(value: Any) -> Decimal | None:
+    """Return a JSON number of dollars digit by digit as it was written, without binary noise; else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return None
+    return Decimal(repr(value))
+
+
+def clean(text: str, limit: int = MESSAGE_LIMIT) -> str:
+    """Return text fit for a record: cut to `limit` characters, control characters out, key-like words masked."""
+    if len(text) > limit:
+        text = text[:limit] + " ..."
+    return _KEY_LIKE.sub("[key]", _UNPRINTABLE.sub(" ", text)).strip()
+
+
+def quote(body: bytes) -> str:
+    """Return the first 500 bytes of a body as readable text, or "an empty body"."""
+    if not body.strip():
+        return "an empty body"
+    return clean(body[:QUOTE_LIMIT].decode("utf-8", "replace"))
+
+
+def plain(value: Any) -> str:
+    """Return any JSON value as text: a string as it is, the rest as JSON."""
+    if isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return "(nested too deeply to show)"

@@ -1,0 +1,157 @@
+"""What a bundle sees of the pool: groups in, answers out, in whatever order the answers come."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import orjson
+
+from transforms.providers.base import Provider
+from transforms.records.answer import ModelAnswer, PendingRequest
+from transforms.records.call import CallRecord
+from transforms.records.failure import FailureKind
+from transforms.records.reply import HttpRequest, Reply, Usage
+from transforms.records.request import ModelRequest
+
+if TYPE_CHECKING:
+    from transforms.providers.pool import CallPool
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why the pool sends no more; kind is None when the provider is dead rather than refusing."""
+
+    reason: str
+    kind: FailureKind | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """One execution record under way: numbers its calls and counts its ends. Used on the loop's thread."""
+
+    batch_id: str
+    size: int
+    next_index: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    pending: int = 0
+
+    def take_index(self) -> int:
+        """Return the next call_index."""
+        self.next_index += 1
+        return self.next_index - 1
+
+    @property
+    def settled(self) -> int:
+        """How many of its requests have ended."""
+        return self.succeeded + self.failed + self.pending
+
+
+@dataclass(slots=True)
+class Job:
+    """One request on its way through the pool."""
+
+    request: ModelRequest
+    batch: Batch
+    custom_id: str
+    session: "CallSession"
+    attempt: int = 0
+    first_sent_at: float | None = None
+    queued_at: float = 0.0
+    ready_at: float = 0.0
+    order: int = 0
+    reserved_tokens: int = 0
+    invalid_before: bool = False
+
+    def http_request(self, provider: Provider, key: str | None) -> HttpRequest:
+        """Build the exchange; made anew for each try so that a waiting request holds no body."""
+        return provider.request(provider.body(self.request.prompt), key)
+
+    def shown_body(self, provider: Provider, sent: HttpRequest) -> bytes:
+        """Return the body as audit may show it."""
+        if self.request.shown_prompt is None:
+            return sent.body
+        return orjson.dumps(provider.body(self.request.shown_prompt))
+
+
+@dataclass(slots=True)
+class _Done:
+    results: deque[ModelAnswer | PendingRequest] = field(default_factory=deque)
+    outstanding: int = 0
+
+
+class CallSession:
+    """One bundle's requests. `feed` and `drain` are called on the bundle's thread; the rest on the loop's."""
+
+    def __init__(self, pool: "CallPool") -> None:
+        self._pool = pool
+        self._done = _Done()
+        self._changed = threading.Condition()
+
+    def feed(self, requests: list[tuple[ModelRequest, str]], batch: Batch) -> Iterator[ModelAnswer | PendingRequest]:
+        """Send (request, custom_id) pairs; yields whatever of this session is done, also while it waits for room."""
+        while True:
+            yield from self._take(block=self._is_full())
+            if not self._is_full():
+                break
+        with self._changed:
+            self._done.outstanding += len(requests)
+        self._pool.add([Job(request, batch, custom_id, self) for request, custom_id in requests])
+
+    def drain(self) -> Iterator[ModelAnswer | PendingRequest]:
+        """Yield all that is left, waiting for it."""
+        while self._done.outstanding or self._done.results:
+            yield from self._take(block=True)
+
+    def _is_full(self) -> bool:
+        return self._done.outstanding >= self._pool.high_water
+
+    def _take(self, *, block: bool) -> list[ModelAnswer | PendingRequest]:
+        with self._changed:
+            if block:
+                while not self._done.results and self._done.outstanding and self._pool.failure is None:
+                    self._changed.wait(timeout=1.0)
+            if self._pool.failure is not None:
+                raise self._pool.failure
+            taken = list(self._done.results)
+            self._done.results.clear()
+            return taken
+
+    def settle(self, job: Job, kind: FailureKind, reply: Reply | None, record: CallRecord, reason: str | None) -> None:
+        """Hand over a request's end; its record is already in the ledger."""
+        if kind is FailureKind.OK:
+            job.batch.succeeded += 1
+        else:
+            job.batch.failed += 1
+        self._put(
+            job.batch,
+            ModelAnswer(
+                request=job.request,
+                kind=kind,
+                text=reply.text if reply else None,
+                reason=reason,
+                attempts=job.attempt,
+                call_id=record.call_id,
+                run_id=record.run_id,
+                reused=False,
+                response_model=reply.response_model if reply else None,
+                usage=reply.usage if reply else Usage(),
+                cost_usd=record.cost_usd,
+            ),
+        )
+
+    def settle_pending(self, job: Job, stop: Stop) -> None:
+        """Hand a request back unsent (or refused for reasons that are not its own)."""
+        job.batch.pending += 1
+        self._put(job.batch, PendingRequest(job.request.root_request_id, stop.reason, stop.kind))
+
+    def _put(self, batch: Batch, result: ModelAnswer | PendingRequest) -> None:
+        self._pool.settled += 1
+        if batch.settled == batch.size:
+            self._pool.end_batch(batch)
+        with self._changed:
+            self._done.results.append(result)
+            self._done.outstanding -= 1
+            self._changed.notify()

@@ -1,0 +1,147 @@
+"""What the ledger and the audit say about one exchange.
+
+Pure: the caller brings the clock's readings and the bytes. Payloads obey the job's audit settings here, once, so
+that neither the ledger nor the audit tables ever hold what the job asked to leave out. The answer's own text stays
+in the ledger (`CallRecord.text`) whatever the settings say: without it nothing could be reused (P3, P8).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+import orjson
+
+from transforms.records.call import CallRecord, CallStatus, CallType, Cost, CostSource
+from transforms.records.failure import FailureKind
+from transforms.records.reply import CallError, HttpResponse, Reply
+from transforms.records.request import ModelRequest
+from transforms.rules.price import PriceTable
+from transforms.rules.redaction import Redactor
+
+_NOT_BILLED = Cost(Decimal(0), CostSource.NOT_BILLED, "the provider refused the request before running it")
+_MAYBE_BILLED = Cost(None, CostSource.UNKNOWN, "the reply was lost: the provider may have run the request")
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """The facts of one try.
+
+    Attributes:
+        shown_body: the request body as audit may show it (redacted fields left out).
+        response: None when none came back.
+        waited_ms: how long the request was held back before this try (limits, back-off), milliseconds.
+    """
+
+    request: ModelRequest
+    batch_id: str
+    call_index: int
+    custom_id: str
+    attempt: int
+    started_at_us: int
+    latency_ms: float
+    waited_ms: float
+    shown_body: bytes
+    response: HttpResponse | None
+    outcome: Reply | CallError
+    provider_request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecorder:
+    """Builds the records of one run's calls to one model."""
+
+    run_id: str
+    provider_name: str
+    request_model: str
+    price_model: str
+    payloads: Literal["full", "hash", "none"]
+    redactor: Redactor
+    prices: PriceTable
+
+    def record(self, exchange: Exchange) -> CallRecord:
+        """Return the ledger line of one exchange; never raises on what a provider sent."""
+        request, outcome = exchange.request, exchange.outcome
+        reply = outcome if isinstance(outcome, Reply) else None
+        usage = outcome.usage
+        cost = self._cost(outcome)
+        return CallRecord(
+            call_id=f"{exchange.batch_id}-{exchange.call_index:06d}",
+            run_id=self.run_id,
+            batch_id=exchange.batch_id,
+            call_index=exchange.call_index,
+            call_type=CallType.LLM,
+            custom_id=exchange.custom_id,
+            request_id=request.request_id,
+            root_request_id=request.root_request_id,
+            lane=request.lane,
+            attempt=exchange.attempt,
+            status=CallStatus.SUCCESS if outcome.kind is FailureKind.OK else CallStatus.ERROR,
+            kind=outcome.kind,
+            http_status=exchange.response.status if exchange.response else None,
+            provider_request_id=exchange.provider_request_id,
+            started_at_us=exchange.started_at_us,
+            latency_ms=exchange.latency_ms,
+            waited_ms=exchange.waited_ms,
+            request_json=self._payload(exchange.shown_body, ()),
+            response_json=self._payload(exchange.response.body, request.redacted_values) if exchange.response else None,
+            error_json=self._error(outcome, request.redacted_values),
+            provider_name=self.provider_name,
+            request_model=self.request_model,
+            response_model=reply.response_model if reply else None,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_input_tokens=usage.cache_read_input_tokens,
+            cache_write_input_tokens=usage.cache_write_input_tokens,
+            reasoning_output_tokens=usage.reasoning_output_tokens,
+            finish_reasons=(str(reply.finish_reason),) if reply else (),
+            cost_usd=cost.usd,
+            cost_source=cost.source,
+            cost_reason=cost.reason,
+            prompt_sha256=request.hashes.prompt,
+            template_sha256=request.hashes.template,
+            variables_sha256=request.hashes.variables,
+            lookup_sha256=request.hashes.lookup,
+            text=reply.text if reply else None,
+        )
+
+    def _cost(self, outcome: Reply | CallError) -> Cost:
+        if isinstance(outcome, CallError):
+            return _MAYBE_BILLED if outcome.may_be_billed else _NOT_BILLED
+        return self.prices.cost(
+            self.provider_name, self.price_model, outcome.response_model, outcome.usage, outcome.provider_cost_usd
+        )
+
+    def _payload(self, body: bytes, hidden: tuple[str, ...]) -> str | None:
+        if self.payloads == "none":
+            return None
+        if self.payloads == "hash":
+            return orjson.dumps({"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}).decode()
+        return self.redactor.text(blank(body.decode("utf-8", "backslashreplace"), hidden))
+
+    def _error(self, outcome: Reply | CallError, hidden: tuple[str, ...]) -> str | None:
+        if outcome.kind is FailureKind.OK:
+            return None
+        error: dict[str, object] = {"kind": str(outcome.kind), "message": reason_of(outcome)}
+        if isinstance(outcome, CallError):
+            error |= {"code": outcome.code, "retry_after_s": outcome.retry_after_s}
+        return self.redactor.text(blank(orjson.dumps(error).decode(), hidden))
+
+
+def blank(text: str, hidden: tuple[str, ...]) -> str:
+    """Replace every occurrence of the hidden values, plain or JSON-escaped, by "[redacted]"."""
+    for value in hidden:
+        for form in (value, orjson.dumps(value).decode()[1:-1]):
+            if form:
+                text = text.replace(form, "[redacted]")
+    return text
+
+
+def reason_of(outcome: Reply | CallError) -> str:
+    """Say in one sentence why an outcome that is not OK is not OK."""
+    if isinstance(outcome, CallError):
+        return outcome.message
+    if outcome.kind is FailureKind.TRUNCATED:
+        return "the answer was cut at the output limit; raise model.params.max_output_tokens"
+    word = "the model refused to answer" if outcome.kind is FailureKind.REFUSAL else "the provider's filter cut it out"
+    return f"{word}: {outcome.explanation}" if outcome.explanation else word

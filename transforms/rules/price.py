@@ -1,0 +1,200 @@
+"""Usage becomes US dollars: the only file that knows genai-prices.
+
+The provider's own figure comes first; else genai-prices' bundled table (never one fetched at run time), by the model
+that answered or else the one asked for. What can't be priced is unknown, with a reason: never 0, never a guess.
+Real-time standard prices only.
+
+genai-prices finds the model and its rates; the multiplication is done here because its own takes longer than the rest
+of a row's path. A property test holds the two equal.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import cached_property
+from typing import Any
+
+from transforms.records.call import Cost, CostSource
+from transforms.records.usage import Usage
+
+#: Provider names, OpenTelemetry's and the job file's, to genai-prices' ids.
+_PROVIDER_IDS = {
+    "openai": "openai",
+    "azure.ai.openai": "azure",
+    "azure_openai": "azure",
+    "anthropic": "anthropic",
+    "openrouter": "openrouter",
+}
+_LOCAL = "llama_cpp"
+_MILLION = Decimal(1_000_000)
+_PLACES = Decimal(1).scaleb(-18)
+# Wide enough that products and sums of any token count and price are exact; only the last step rounds.
+_EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
+_NEWEST = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rate:
+    """USD per million tokens: from the highest tier whose start the whole input exceeds, else the base."""
+
+    base: Decimal
+    tiers: tuple[tuple[int, Decimal], ...]
+
+    def at(self, input_tokens: int) -> Decimal:
+        for start, price in self.tiers:
+            if input_tokens > start:
+                return price
+        return self.base
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """The token rates of one model; None where the table has no such price."""
+
+    input: _Rate | None
+    output: _Rate | None
+    cache_read: _Rate | None
+    cache_write: _Rate | None
+    reasoning: _Rate | None
+
+
+class PriceTable:
+    """Prices calls; remembers the models it has looked up. Pickles without them."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, str], Any] = {}
+        self._rates: dict[int, tuple[Any, _Rates]] = {}
+
+    def cost(
+        self,
+        provider_name: str,
+        price_model: str,
+        response_model: str | None,
+        usage: Usage,
+        provider_cost_usd: Decimal | None,
+        *,
+        at: datetime | None = None,
+    ) -> Cost:
+        """Return what one call cost.
+
+        Args:
+            provider_name: `Provider.name`, or the job file's provider.
+            price_model: the model asked for, as price lists name it (`Provider.price_model`).
+            response_model: the model that answered, or None.
+            usage: token counts; input_tokens includes cached ones (providers.md 12.5).
+            provider_cost_usd: what the provider itself says it charged, or None.
+            at: when the call was made, with its time zone; None takes the newest price in the table.
+
+        Returns:
+            USD with 18 places, rounded half to even; or an unknown cost and the reason. Never raises.
+        """
+        if provider_cost_usd is not None:
+            if not provider_cost_usd.is_finite():
+                return _unknown("the provider stated a cost that is not a number")
+            return Cost(_EXACT.quantize(provider_cost_usd, _PLACES), CostSource.PROVIDER)
+        if provider_name == _LOCAL:
+            return Cost(Decimal(0).quantize(_PLACES), CostSource.NOT_BILLED, "runs on this machine")
+        return self._table_cost(provider_name, (response_model, price_model), usage, at)
+
+    def rates(self, provider_name: str, model: str, at: datetime | None = None) -> tuple[Decimal, Decimal] | None:
+        """Return USD per million input and output tokens for a small request, or None when the model has no price.
+
+        A local model costs nothing: (0, 0). `at` as in `cost`.
+        """
+        if provider_name == _LOCAL:
+            return Decimal(0), Decimal(0)
+        rates = self._find(provider_name, model, at)
+        if rates is None or rates.input is None or rates.output is None:
+            return None
+        return rates.input.base, rates.output.base
+
+    def _table_cost(
+        self, provider_name: str, models: tuple[str | None, str], usage: Usage, at: datetime | None
+    ) -> Cost:
+        if provider_name not in _PROVIDER_IDS:
+            return _unknown(f"no prices are known for provider {provider_name}")
+        if usage.input_tokens is None or usage.output_tokens is None:
+            return _unknown("the provider gave no token counts")
+        rates = self._find(provider_name, models[0], at) or self._find(provider_name, models[1], at)
+        if rates is None:
+            return _unknown(f"the price table has no model {models[0] or models[1]} of {provider_name}")
+        return _price(rates, usage, usage.input_tokens, usage.output_tokens)
+
+    def _find(self, provider_name: str, model: str | None, at: datetime | None) -> _Rates | None:
+        provider_id = _PROVIDER_IDS.get(provider_name)
+        if provider_id is None or not model:
+            return None
+        key = (provider_id, model)
+        if key not in self._models:
+            self._models[key] = self._look_up(provider_id, model)
+        found = self._models[key]
+        if found is None:
+            return None
+        prices = found.get_prices(at or _NEWEST)
+        known = self._rates.get(id(prices))
+        if known is None:
+            known = self._rates[id(prices)] = (prices, _read_rates(prices))
+        return known[1]
+
+    def _look_up(self, provider_id: str, model: str) -> Any:
+        try:
+            return self._snapshot.find_provider_model(model, None, provider_id, None)[1]
+        except LookupError:
+            return None
+
+    @cached_property
+    def _snapshot(self) -> Any:
+        # The bundled data itself, not genai-prices' current snapshot, which another library may keep updated.
+        from genai_prices.data import providers
+        from genai_prices.data_snapshot import DataSnapshot
+
+        return DataSnapshot(providers=providers, from_auto_update=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was looked up."""
+        return {"_models": {}, "_rates": {}}
+
+
+def _price(rates: _Rates, usage: Usage, input_tokens: int, output_tokens: int) -> Cost:
+    """Multiply every token once, at the rate of the most specific price it has."""
+    read = usage.cache_read_input_tokens or 0 if rates.cache_read else 0
+    write = usage.cache_write_input_tokens or 0 if rates.cache_write else 0
+    reasoning = usage.reasoning_output_tokens or 0 if rates.reasoning else 0
+    parts = (
+        (rates.input, input_tokens - read - write),
+        (rates.output, output_tokens - reasoning),
+        (rates.cache_read, read),
+        (rates.cache_write, write),
+        (rates.reasoning, reasoning),
+    )
+    total = Decimal(0)
+    for rate, count in parts:
+        if count < 0:
+            return _unknown("the token counts contradict each other: a part is larger than the whole")
+        if count and rate is None:
+            return _unknown("the price table lacks a price for input or output tokens of this model")
+        if count and rate is not None:
+            total = _EXACT.fma(rate.at(input_tokens), Decimal(count), total)
+    return Cost(_EXACT.quantize(_EXACT.divide(total, _MILLION), _PLACES), CostSource.PRICE_TABLE)
+
+
+def _read_rates(prices: Any) -> _Rates:
+    return _Rates(
+        input=_read_rate(prices.input_mtok),
+        output=_read_rate(prices.output_mtok),
+        cache_read=_read_rate(prices.cache_read_mtok),
+        cache_write=_read_rate(prices.cache_write_mtok),
+        reasoning=_read_rate(prices.output_reasoning_mtok),
+    )
+
+
+def _read_rate(price: Any) -> _Rate | None:
+    if price is None:
+        return None
+    if isinstance(price, Decimal):
+        return _Rate(price, ())
+    return _Rate(price.base, tuple((tier.start, tier.price) for tier in reversed(price.tiers)))
+
+
+def _unknown(reason: str) -> Cost:
+    return Cost(None, CostSource.UNKNOWN, reason)

@@ -1,0 +1,136 @@
+"""Secrets out of whatever is about to be written: logs, errors, payloads, reports (P9).
+
+Two nets. Exact: the run's own secrets in every form they take on the way (as they are, escaped in JSON or a URL, inside
+Base64). Patterns: what looks like a key of a known kind, for secrets nobody told us about. Hex digests of ours are
+neither, and stay.
+"""
+
+import json
+import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterable
+from typing import Any, NoReturn
+from urllib.parse import quote, quote_plus
+
+REDACTED = "[redacted]"
+
+#: Shorter values are no secrets (local servers take "none" or "EMPTY"), and would blank out ordinary words.
+MIN_SECRET_CHARS = 8
+
+_KEY_NAMES = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "api-key",
+        "x-api-key",
+        "api_key",
+        "apikey",
+        "x-goog-api-key",
+        "ocp-apim-subscription-key",
+    }
+)
+_QUOTES = r"""(?:\\?["'])?"""
+# (markers, pattern): a pattern is tried only where one of its markers occurs in the lower-cased text, because looking
+# for markers is many times faster. Group 1 stays.
+_PATTERNS = tuple(
+    (markers, re.compile(pattern))
+    for markers, pattern in (
+        (("sk-",), r"sk-(?<![A-Za-z0-9]sk-)()[A-Za-z0-9_-]{16,}"),
+        (("aiza",), r"AIza(?<![A-Za-z0-9_-]AIza)()[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
+        (("akia", "asia"), r"()(?<![A-Za-z0-9])A[KS]IA[A-Z0-9]{16}(?![A-Za-z0-9])"),
+        (("bearer",), r"((?i:bearer)\s+)(?:(?=[^\s\"']*\d)[A-Za-z0-9._~+/-]{12,}|[A-Za-z0-9._~+/-]{24,})=*"),
+        (
+            ("authorization",),
+            rf"((?i:authorization){_QUOTES}\s*[:=,]\s*{_QUOTES}(?i:basic)\s+)[A-Za-z0-9+/_-]{{4,}}=*",
+        ),
+        (
+            ("api-key", "api_key", "apikey", "subscription-key"),
+            rf"((?i:api[-_]?key|subscription-key){_QUOTES}\s*[:=,]\s*{_QUOTES})(?=[^\s\"']*\d)[^\s\"',;&\\}}\])]{{12,}}",
+        ),
+    )
+)
+
+
+class Redactor:
+    """Replaces secrets by "[redacted]". Built inside a worker from the environment; refuses to be pickled."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        """Derive every form of each secret; values shorter than MIN_SECRET_CHARS are not looked for."""
+        forms = {form for secret in secrets if len(secret) >= MIN_SECRET_CHARS for form in _forms(secret)}
+        # The longest first, so that a form that contains another is replaced as a whole.
+        self._forms = tuple(sorted(forms, key=lambda form: (-len(form), form)))
+
+    def text(self, text: str) -> str:
+        """Return the text without secrets; the same object when there are none."""
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, REDACTED)
+        lowered = text.lower()
+        for markers, pattern in _PATTERNS:
+            for marker in markers:
+                if marker in lowered:
+                    text = pattern.sub(r"\1" + REDACTED, text)
+                    break
+        return text
+
+    def value(self, value: Any) -> Any:
+        """Return a copy of nested dicts and lists with every text redacted, keys included.
+
+        The whole value of a header that carries a key (authorization, api-key and their like) is redacted, whatever
+        it looks like. Exceptions become their redacted text; other values stay as they are.
+        """
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.value(key): self._member(key, member) for key, member in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(member) for member in value]
+        if isinstance(value, bytes):
+            return self.text(value.decode("utf-8", "replace"))
+        return self.error(value) if isinstance(value, BaseException) else value
+
+    def error(self, error: BaseException) -> str:
+        """Return an exception's class and text on one line, without secrets."""
+        words = " ".join(str(error).split())
+        return self.text(f"{type(error).__name__}: {words}" if words else type(error).__name__)
+
+    def _member(self, key: Any, member: Any) -> Any:
+        if isinstance(key, str) and isinstance(member, str) and member and key.lower() in _KEY_NAMES:
+            return REDACTED
+        return self.value(member)
+
+    def __repr__(self) -> str:
+        """Say how many forms are looked for, never which."""
+        return f"Redactor({len(self._forms)} forms)"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse: a pickled stage must not hold a secret."""
+        raise TypeError("a Redactor holds secrets and is not pickled; build it in the worker's setup")
+
+
+def _forms(secret: str) -> set[str]:
+    raw = secret.encode("utf-8", "surrogatepass")
+    plain = {
+        secret,
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        repr(secret)[1:-1],
+        quote(raw, safe=""),
+        quote(raw),
+        quote_plus(raw),
+    }
+    return plain | {form for shift in range(3) for form in _base64_forms(raw, shift)}
+
+
+def _base64_forms(raw: bytes, shift: int) -> tuple[str, str]:
+    """Return the Base64 digits that `raw` alone decides when it stands `shift` bytes into a group of three.
+
+    That finds it in "Basic base64(user:key)" whatever the user is.
+    """
+    padded = b"\0" * shift + raw
+    first = -(-shift * 8 // 6)
+    last = len(padded) * 8 // 6
+    return (
+        b64encode(padded).decode("ascii")[first:last],
+        urlsafe_b64encode(padded).decode("ascii")[first:last],
+    )

@@ -1,0 +1,148 @@
+"""One run at a time per output: `ledger/lease.json`, with an owner and an expiry.
+
+The owner renews it from a thread. A lease whose owner is dead (on this machine) or that has expired (anywhere) is
+taken over; of several takers exactly one wins, because every change is made under a kernel lock on `lease.lock`.
+"""
+
+import fcntl
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import orjson
+
+from transforms.records.errors import InternalError, OutputBusyError
+from transforms.storage.objects import ensure_folder, read_bytes, sync_folder, write_atomic
+from transforms.storage.processes import ProcessId, is_dead, this_process
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The content of lease.json; times are seconds since the epoch, token is unique per Lease object."""
+
+    token: str
+    run_id: str
+    owner: ProcessId
+    acquired_at: float
+    expires_at: float
+
+
+class Lease:
+    """The right to write to one output, held from `acquire` (or `with`) to `release`.
+
+    Attributes:
+        lost: True once another run took the lease over, or it could not be renewed in time (a suspended laptop, a
+            full disk): stop sending then. Never becomes False again.
+    """
+
+    def __init__(
+        self, ledger_folder: str, run_id: str, ttl_s: float = 60.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._folder = Path(ledger_folder)
+        self._path = str(self._folder / "lease.json")
+        self._run_id = run_id
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._token = secrets.token_hex(16)
+        self._expires_at = 0.0
+        self._stop = threading.Event()
+        self._heart: threading.Thread | None = None
+        self.lost = False
+
+    def acquire(self) -> None:
+        """Take the lease and start renewing it every third of its time to live.
+
+        Raises:
+            OutputBusyError: a live run holds it; says which, since when, and what to do.
+            InternalError: lease.json can't be understood.
+        """
+        ensure_folder(str(self._folder))
+        with self._locked():
+            held = self._read()
+            now = self._clock()
+            if held is not None and held.expires_at > now and not is_dead(held.owner):
+                raise OutputBusyError(self._busy(held))
+            self._write(acquired_at=now, now=now)
+        self._heart = threading.Thread(target=self._beat, args=(now,), name="rowbeam-lease", daemon=True)
+        self._heart.start()
+
+    def release(self) -> None:
+        """Give the lease back; a lease that another run took over stays that run's."""
+        self._stop.set()
+        if self._heart is not None:
+            self._heart.join()
+        with self._locked():
+            held = self._read()
+            if held is not None and held.token == self._token:
+                Path(self._path).unlink()
+                sync_folder(str(self._folder))
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _beat(self, acquired_at: float) -> None:
+        while not self._stop.wait(self._ttl_s / 3):
+            try:
+                self._renew(acquired_at)
+            except (OSError, InternalError):
+                # Tried again at the next beat; nobody else may take the lease before it expires.
+                self.lost = self._clock() >= self._expires_at
+            if self.lost:
+                return
+
+    def _renew(self, acquired_at: float) -> None:
+        with self._locked():
+            held = self._read()
+            if held is None or held.token != self._token:
+                self.lost = True
+                return
+            self._write(acquired_at=acquired_at, now=self._clock())
+
+    def _write(self, acquired_at: float, now: float) -> None:
+        held = _Held(self._token, self._run_id, this_process(), acquired_at, now + self._ttl_s)
+        write_atomic(self._path, orjson.dumps(asdict(held), option=orjson.OPT_INDENT_2))
+        self._expires_at = held.expires_at
+
+    def _read(self) -> _Held | None:
+        try:
+            found = orjson.loads(read_bytes(self._path))
+            return _Held(**{**found, "owner": ProcessId(**found["owner"])})
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InternalError(
+                f"{self._path} can't be understood ({error}); if no run is writing to this output, delete it"
+            ) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(self._folder / "lease.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            # Said aloud, because a child forked meanwhile holds a copy of the descriptor.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _busy(self, held: _Held) -> str:
+        since = datetime.fromtimestamp(held.acquired_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return (
+            f"the output {self._folder.parent} is in use by run {held.run_id} (process {held.owner.pid} on "
+            f"{held.owner.host}) since {since}; wait until it ends, or stop that process and start again "
+            f"(the lease of a run that is gone is free after {self._ttl_s:g} seconds at most)"
+        )

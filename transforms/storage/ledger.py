@@ -1,0 +1,200 @@
+"""The answers ledger: call records are on disk before a later stage sees an answer (P4), and found again (P2, P3, P8).
+
+Written by `SegmentWriter`, one segment per process in `ledger/answers/`; read back here, for reuse and for audit. A
+last line that a kill tore is left out; every record whose `append` had returned is there. Surviving a power cut takes
+`SegmentWriter.sync`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from transforms.records.call import CallRecord, CallType
+from transforms.records.failure import SETTLED, FailureKind
+from transforms.records.request import Lane
+from transforms.records.usage import Usage
+from transforms.storage.ledger_lines import (
+    BROKEN_LINE,
+    SEGMENT_SUFFIX,
+    LedgerRecord,
+    broken_line,
+    decimal_or_none,
+    decode,
+    lane_of,
+    read_objects,
+    settled_kind,
+)
+from transforms.storage.objects import list_files
+from transforms.storage.segment_writer import SegmentWriter
+
+__all__ = [
+    "LedgerRecord",
+    "SegmentWriter",
+    "SettledAnswer",
+    "better",
+    "read_answers",
+    "read_segment",
+    "recorded_batch",
+    "reusable",
+    "segments",
+]
+
+
+_LLM = CallType.LLM
+_OK = FailureKind.OK
+_USAGE = itemgetter(*(field.name for field in fields(Usage)))
+_ANSWER = itemgetter(
+    "request_id", "text", "call_id", "run_id", "attempt", "started_at_us", "response_model", "cost_usd", "error_json"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SettledAnswer:
+    """What reuse needs of a call that settled its request.
+
+    Attributes:
+        text: the answer's text; never None when kind is OK.
+        lane: whether the request was a row's first question or a repair.
+        reason: the recorded error's message; None when there was none, or audit settings left it out.
+    """
+
+    request_id: str
+    kind: FailureKind
+    text: str | None
+    call_id: str
+    run_id: str
+    attempt: int
+    started_at_us: int
+    response_model: str | None
+    usage: Usage
+    cost_usd: Decimal | None
+    reason: str | None
+    lane: Lane
+
+
+def segments(ledger_folder: str, exclude_run: str | None = None, only_run: str | None = None) -> list[str]:
+    """Return the paths of the ledger's segments, sorted; of all runs but one, or of one run."""
+    return [
+        path
+        for path in list_files(_answers_folder(ledger_folder), SEGMENT_SUFFIX)
+        if (only_run is None or _run_of(path) == only_run) and (exclude_run is None or _run_of(path) != exclude_run)
+    ]
+
+
+def read_segment(path: str) -> Iterator[LedgerRecord]:
+    """Yield the records of a segment in the order they were written, in flat memory.
+
+    A last line without its newline was torn by a kill and is left out.
+
+    Raises:
+        InternalError: another line is broken, or a newer Rowbeam wrote the segment.
+    """
+    for number, found in read_objects(path):
+        try:
+            record = decode(found)
+        except BROKEN_LINE as error:
+            raise broken_line(path, number, error) from error
+        yield record
+
+
+def read_answers(path: str) -> Iterator[SettledAnswer]:
+    """Yield what can be reused of a segment: one item per call for which `reusable` holds.
+
+    Raises:
+        InternalError: as `read_segment`.
+    """
+    for number, found in read_objects(path, payloads=False):
+        answer = _answer(path, number, found)
+        if answer is not None:
+            yield answer
+
+
+def recorded_batch(ledger_folder: str, run_id: str, batch_id: str) -> tuple[dict[str, SettledAnswer], int]:
+    """Return what an earlier try of a batch left: the best answer of each settled request, and the next call_index.
+
+    Reads all of the run's segments, those that other processes are writing included.
+
+    Raises:
+        InternalError: as `read_segment`.
+    """
+    answers: dict[str, SettledAnswer] = {}
+    next_index = 0
+    for path in segments(ledger_folder, only_run=run_id):
+        for number, found in read_objects(path, payloads=False):
+            if found.get("batch_id") != batch_id or found.get("type") != "call":
+                continue
+            next_index = max(next_index, found["call_index"] + 1)
+            answer = _answer(path, number, found)
+            if answer is not None:
+                answers[answer.request_id] = better(answers.get(answer.request_id, answer), answer)
+    return answers, next_index
+
+
+def reusable(record: CallRecord) -> bool:
+    """Say whether this call settled its request for good, so that it need not be sent again."""
+    return record.call_type is _LLM and _can_be_reused(record.kind, record.text)
+
+
+_Settled = TypeVar("_Settled", CallRecord, SettledAnswer)
+
+
+def better(one: _Settled, other: _Settled) -> _Settled:
+    """Choose between two settled calls of one request, whatever their order: OK first, then the earliest."""
+    return min(one, other, key=_preference)
+
+
+def _preference(record: CallRecord | SettledAnswer) -> tuple[bool, int, str]:
+    return record.kind is not _OK, record.started_at_us, record.call_id
+
+
+def _can_be_reused(kind: FailureKind, text: str | None) -> bool:
+    return kind in SETTLED and (text is not None or kind is not _OK)
+
+
+def _answer(path: str, number: int, found: dict[str, Any]) -> SettledAnswer | None:
+    if found.get("type") != "call" or found.get("call_type") != _LLM:
+        return None
+    try:
+        kind = settled_kind(found)
+        return _settled_answer(kind, found) if _can_be_reused(kind, found["text"]) else None
+    except BROKEN_LINE as error:
+        raise broken_line(path, number, error) from error
+
+
+def _settled_answer(kind: FailureKind, found: dict[str, Any]) -> SettledAnswer:
+    request_id, text, call_id, run_id, attempt, started_at_us, response_model, cost, error_json = _ANSWER(found)
+    return SettledAnswer(
+        request_id,
+        kind,
+        text,
+        call_id,
+        run_id,
+        attempt,
+        started_at_us,
+        response_model,
+        Usage(*_USAGE(found)),
+        decimal_or_none(cost),
+        None if error_json is None else _message(error_json),
+        lane_of(found),
+    )
+
+
+def _message(error_json: str) -> str | None:
+    try:
+        message = orjson.loads(error_json)["message"]
+    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        return None
+    return message if isinstance(message, str) else None
+
+
+def _answers_folder(ledger_folder: str) -> str:
+    return str(Path(ledger_folder) / "answers")
+
+
+def _run_of(path: str) -> str:
+    return Path(path).name.split(".", 1)[0]
