@@ -20,7 +20,7 @@ demo: $(READY) ## Label 64 reviews with a small model on this machine: no key, n
 	$(BIN)/rowbeam run pipelines/jobs/reviews/job.yaml --set output=out/reviews
 
 test: $(READY) ## Run the test suite
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) tests --ignore=tests/benchmarks --ignore=tests/engines
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal tests --ignore=tests/benchmarks --ignore=tests/engines
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check $(SOURCES) setup.py

@@ -193,7 +193,7 @@ def _check(data: dict[str, Any], path: str, origins: Mapping[tuple[str, ...], st
 
 def _with_absolute_paths(job: Job, folder: Path, path: str) -> Job:
     def absolute(name: str) -> str:
-        return str(folder / Path(name).expanduser())
+        return os.path.normpath(folder / Path(name).expanduser())
 
     def existing(key: str, name: str | None) -> str | None:
         if name is None:

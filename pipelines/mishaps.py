@@ -19,11 +19,14 @@ _EXIT_CODES: dict[str, int] = {
     OutputBusyError.__name__: EXIT_CONFIG,
     InternalError.__name__: EXIT_INTERNAL,
 }
+_KEPT = "; answers so far are in the ledger, and running the job again takes them up"
 _OURS = RowbeamError.__module__
 _MAX_CHARS = 500
 _STEP = re.compile(r"\s*\[while running '(?P<step>[^']*)'\]")
 # The last line of a traceback: "package.module.NameError: words", at the beginning of a line.
 _RAISED = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?:: (?P<words>.*))?$", re.MULTILINE)
+# What may follow it: a blank line, or the Java frames of a portable runner.
+_END = re.compile(r"\n\s*\n|\n\tat ")
 _TRACEBACK = "Traceback (most recent call last):"
 
 
@@ -68,9 +71,6 @@ def judge(error: BaseException, *, running: bool = False) -> Mishap:
     return Mishap(EXIT_INTERNAL, f"something failed that should not{where}: {shown}{_KEPT if running else cure}")
 
 
-_KEPT = "; answers so far are in the ledger, and running the job again takes them up"
-
-
 def root_cause(error: BaseException) -> Cause:
     """Dig the innermost exception out of Beam's wrappers."""
     text = str(error)
@@ -81,7 +81,7 @@ def root_cause(error: BaseException) -> Cause:
         found = raised[0] if raised else None
         if found is not None:
             tail = text[text.rindex(_TRACEBACK) + found.start() :]
-            words = tail.partition(": ")[2] if found["words"] is not None else ""
+            words = _END.split(tail.partition(": ")[2], maxsplit=1)[0] if found["words"] is not None else ""
             return Cause(found["type"], _STEP.sub("", words).strip(), step)
     kind = type(error)
     return Cause(f"{kind.__module__}.{kind.__qualname__}", _STEP.sub("", text).strip(), step)

@@ -1,8 +1,10 @@
 """Numbers, money, times and long values as people read them. Pure; used by every command's display."""
 
+import itertools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
+from unicodedata import east_asian_width
 
 UNKNOWN = "unknown"
 _CUT = "..."
@@ -75,9 +77,18 @@ def size(count: int) -> str:
 
 
 def one_line(value: object, width: int) -> str:
-    """Return a value's text on one line of at most `width` characters, "..." where it is cut."""
+    """Return a value's text on one line of at most `width` terminal cells, "..." where it is cut."""
     text = " ".join(printable("" if value is None else str(value)).split())
-    return text if len(text) <= width else text[: max(0, width - len(_CUT))].rstrip() + _CUT
+    if cells(text) <= width:
+        return text
+    room = width - len(_CUT)
+    kept = list(itertools.takewhile(lambda filled: filled <= room, itertools.accumulate(map(cells, text))))
+    return text[: len(kept)].rstrip() + _CUT
+
+
+def cells(text: str) -> int:
+    """Return how many terminal cells a text fills: two for a wide character, such as most of Chinese and Japanese."""
+    return len(text) if text.isascii() else sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def printable(text: str) -> str:

@@ -32,7 +32,7 @@ from transforms.storage.objects import create_if_absent
 
 
 class CallModelResult(NamedTuple):
-    """answers: ModelAnswer, one per settled request; pending: PendingRequest."""
+    """answers: ModelAnswer, one per settled request; pending: (root_request_id, PendingRequest)."""
 
     answers: pvalue.PCollection
     pending: pvalue.PCollection
@@ -49,7 +49,7 @@ class CallModel(beam.PTransform):
         super().__init__()
         self._settings = settings
 
-    def expand(self, groups: pvalue.PCollection) -> CallModelResult:
+    def expand(self, groups: pvalue.PCollection) -> Any:
         """Call, and tell answers from what was left."""
         call = _LeaveGroupDoFn() if self._settings.dry_run else _CallGroupDoFn(self._settings)
         called = groups | "CallGroup" >> beam.ParDo(call).with_outputs(PENDING, main="answers")
@@ -77,8 +77,10 @@ class _CallGroupDoFn(beam.DoFn):
             if settled is None:
                 fresh.append((request, custom_id(run_id, request.request_id)))
             else:
-                batch.size -= 1
+                batch.count(settled.kind)
                 yield reuse_answer(request, settled)
+        if not fresh:
+            self._worker.pool.end_batch(batch)
         for result in self._session.feed(fresh, batch):
             yield self._out(result)
 
@@ -100,12 +102,9 @@ class _CallGroupDoFn(beam.DoFn):
         settings = self._settings
         now_us = time.time_ns() // 1000
         marker = str(Path(settings.ledger) / "batches" / group.batch_key / f"taken-{settings.run_id}.json")
-        facts = {"batch_id": batch.batch_id, "run_id": settings.run_id, "taken_at_us": now_us}
-        if not create_if_absent(marker, orjson.dumps(facts)):
-            known, batch.next_index = recorded_batch(settings.ledger, settings.run_id, batch.batch_id)
-            return known
         members = tuple((custom_id(settings.run_id, r.request_id), r.request_id) for r in group.requests)
         provider = self._worker.provider
+        # Before the marker: a group that is marked is on record, so no call can be without its batch.
         self._worker.segment.append(
             BatchOpened(
                 batch_id=batch.batch_id,
@@ -118,12 +117,16 @@ class _CallGroupDoFn(beam.DoFn):
                 members=members,
             )
         )
-        return {}
+        facts = {"batch_id": batch.batch_id, "run_id": settings.run_id, "taken_at_us": now_us}
+        if create_if_absent(marker, orjson.dumps(facts)):
+            return {}
+        known, batch.next_index = recorded_batch(settings.ledger, settings.run_id, batch.batch_id)
+        return known
 
     def _out(self, result: ModelAnswer | PendingRequest) -> Any:
         if isinstance(result, PendingRequest):
             self._counters.add("requests_pending")
-            return pvalue.TaggedOutput(PENDING, result)
+            return pvalue.TaggedOutput(PENDING, (result.root_request_id, result))
         return result
 
     def _count(self) -> None:
@@ -140,4 +143,4 @@ class _LeaveGroupDoFn(beam.DoFn):
     def process(self, group: RequestGroup) -> Iterator[Any]:
         for request in group.requests:
             pending = PendingRequest(request.root_request_id, "dry run: not sent", None)
-            yield pvalue.TaggedOutput(PENDING, pending)
+            yield pvalue.TaggedOutput(PENDING, (pending.root_request_id, pending))

@@ -35,7 +35,7 @@ class IdentifyRows(beam.PTransform):
         super().__init__()
         self._key = key
 
-    def expand(self, rows: pvalue.PCollection) -> IdentifyRowsResult:
+    def expand(self, rows: pvalue.PCollection) -> Any:
         """Key the rows, group them, and name each."""
         keyed = rows | "KeyByIdentity" >> beam.ParDo(_KeyRowDoFn(self._key)).with_outputs(FAILURES, main="rows")
         named = (

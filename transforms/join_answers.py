@@ -29,27 +29,22 @@ class JoinAnswers(beam.PTransform):
     """Bring rows and the results of their requests together.
 
     Args:
-        results: PCollection of RequestResult.
-        pending: PCollection of PendingRequest.
+        ends: PCollections of (request_id, RequestResult or PendingRequest).
         columns: builds the answer's columns of an enriched row.
         keep: a failed row is also written as an enriched row, with a null answer and its error.
     """
 
-    def __init__(
-        self, results: pvalue.PCollection, pending: pvalue.PCollection, columns: AnswerColumns, *, keep: bool
-    ) -> None:
+    def __init__(self, ends: list[pvalue.PCollection], columns: AnswerColumns, *, keep: bool) -> None:
         super().__init__()
-        self._results = results
-        self._pending = pending
+        self._ends = ends
         self._columns = columns
         self._keep = keep
 
-    def expand(self, rows: pvalue.PCollection) -> JoinAnswersResult:
+    def expand(self, rows: pvalue.PCollection) -> Any:
         """Group by request and fan out."""
-        ends = (self._results, self._pending) | "FlattenEnds" >> beam.Flatten()
         joined = (
-            (rows, ends | "KeyByRequest" >> beam.Map(_key))
-            | "FlattenWithRows" >> beam.Flatten()
+            (rows, *self._ends)
+            | "FlattenWithEnds" >> beam.Flatten()
             | "GroupByRequest" >> beam.GroupByKey()
             | "FanOut"
             >> beam.ParDo(_FanOutDoFn(self._columns, keep=self._keep)).with_outputs(FAILURES, OUTCOMES, main="rows")
@@ -57,8 +52,23 @@ class JoinAnswers(beam.PTransform):
         return JoinAnswersResult(joined["rows"], joined[FAILURES], joined[OUTCOMES])
 
 
-def _key(end: RequestResult | PendingRequest) -> tuple[str, RequestResult | PendingRequest]:
-    return (end.request_id if isinstance(end, RequestResult) else end.root_request_id), end
+def lost_row(failure: DeadLetter) -> RowOutcome:
+    """Return the outcome of a dead-lettered row."""
+    return RowOutcome(
+        failure.row_id,
+        failure.path,
+        failure.line,
+        Outcome.DEAD_LETTERED,
+        failure.request_id,
+        failure.call_id,
+        failure.run_id,
+    )
+
+
+def keep_failed(failure: DeadLetter, columns: AnswerColumns) -> dict[str, Any]:
+    """Return the enriched row of a row that could be read but never became a request (`on_failure: keep`)."""
+    values = failure.row if isinstance(failure.row, dict) else {}
+    return {**values, **columns.failed(failure.kind, failure.reason)}
 
 
 class _FanOutDoFn(beam.DoFn):

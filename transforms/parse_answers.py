@@ -23,7 +23,7 @@ from transforms.rules.repair import repair_prompt
 
 
 class ParseAnswersResult(NamedTuple):
-    """results: RequestResult; repairs: (request_id, ModelRequest) of the REPAIR lane (empty in that lane)."""
+    """results: (request_id, RequestResult); repairs: (request_id, ModelRequest) of the REPAIR lane (empty in that lane)."""
 
     results: pvalue.PCollection
     repairs: pvalue.PCollection
@@ -44,7 +44,7 @@ class ParseAnswers(beam.PTransform):
         self._identity = identity
         self._repair = repair
 
-    def expand(self, answers: pvalue.PCollection) -> ParseAnswersResult:
+    def expand(self, answers: pvalue.PCollection) -> Any:
         """Parse each answer on its own."""
         parsed = answers | "ParseAnswer" >> beam.ParDo(
             _ParseAnswerDoFn(self._reader, self._identity, repair=self._repair)
@@ -64,7 +64,7 @@ class _ParseAnswerDoFn(beam.DoFn):
     def process(self, answer: ModelAnswer) -> Iterator[Any]:
         if answer.kind is not FailureKind.OK:
             self._counters.add(f"answers_{answer.kind}")
-            yield _result(answer, kind=answer.kind, stage=Stage.CALL, reason=answer.reason)
+            yield _keyed(answer, kind=answer.kind, stage=Stage.CALL, reason=answer.reason)
             return
         try:
             value = self._reader.read(answer.text or "")
@@ -74,9 +74,13 @@ class _ParseAnswerDoFn(beam.DoFn):
                 request = _repair_request(answer, str(error), self._identity)
                 yield pvalue.TaggedOutput(REPAIRS, (request.request_id, request))
             else:
-                yield _result(answer, kind=FailureKind.INVALID_OUTPUT, stage=Stage.PARSE, reason=str(error))
+                yield _keyed(answer, kind=FailureKind.INVALID_OUTPUT, stage=Stage.PARSE, reason=str(error))
             return
-        yield _result(answer, value_json=value)
+        yield _keyed(answer, value_json=value)
+
+
+def _keyed(answer: ModelAnswer, **end: Any) -> tuple[str, RequestResult]:
+    return answer.request.root_request_id, _result(answer, **end)
 
 
 def _result(

@@ -15,10 +15,10 @@ from transforms.storage.ledger import read_answers
 
 
 class ReadAnswersResult(NamedTuple):
-    """main, repair: (request_id, SettledAnswer) of each lane."""
+    """main, repair: (request_id, SettledAnswer) of each lane; None when there are no segments."""
 
-    main: pvalue.PCollection
-    repair: pvalue.PCollection
+    main: pvalue.PCollection | None
+    repair: pvalue.PCollection | None
 
 
 class ReadAnswers(beam.PTransform):
@@ -32,8 +32,10 @@ class ReadAnswers(beam.PTransform):
         super().__init__()
         self._segments = segments
 
-    def expand(self, root: Any) -> ReadAnswersResult:
+    def expand(self, root: Any) -> Any:
         """Read each segment and tell the lanes apart."""
+        if not self._segments:
+            return ReadAnswersResult(None, None)
         settled = (
             root
             | "ListSegments" >> beam.Create(self._segments, reshuffle=False)

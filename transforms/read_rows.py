@@ -40,7 +40,7 @@ class ReadRows(beam.PTransform):
         self._units = work_units(files)
         self._schema = schema
 
-    def expand(self, root: Any) -> ReadRowsResult:
+    def expand(self, root: Any) -> Any:
         """Spread the files over the workers and read each."""
         read = (
             root

@@ -42,7 +42,7 @@ class RenderPrompts(beam.PTransform):
         self._identity = identity
         self._redact = redact
 
-    def expand(self, rows: pvalue.PCollection) -> RenderPromptsResult:
+    def expand(self, rows: pvalue.PCollection) -> Any:
         """Render each row on its own."""
         rendered = rows | "RenderPrompt" >> beam.ParDo(
             _RenderPromptDoFn(self._template, self._identity, self._redact)

@@ -27,18 +27,19 @@ class ReuseAnswers(beam.PTransform):
     """Answer requests from the ledger; pass on, once each, those it can't answer.
 
     Args:
-        settled: PCollection of (request_id, SettledAnswer) of earlier runs.
+        settled: PCollection of (request_id, SettledAnswer) of earlier runs; None when there were none.
     """
 
-    def __init__(self, settled: pvalue.PCollection) -> None:
+    def __init__(self, settled: pvalue.PCollection | None) -> None:
         super().__init__()
         self._settled = settled
 
-    def expand(self, requests: pvalue.PCollection) -> ReuseAnswersResult:
+    def expand(self, requests: pvalue.PCollection) -> Any:
         """Bring requests and answers of one id together."""
+        if self._settled is not None:
+            requests = (requests, self._settled) | "FlattenWithLedger" >> beam.Flatten()
         joined = (
-            (requests, self._settled)
-            | "FlattenWithLedger" >> beam.Flatten()
+            requests
             | "GroupByRequest" >> beam.GroupByKey()
             | "ChooseAnswer" >> beam.ParDo(_ChooseAnswerDoFn()).with_outputs(ANSWERS, main="fresh")
         )

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens-per-minute", type=_positive, help="limit per provider and model")
     parser.add_argument("--bill", type=Path, help="append every request accepted for payment to this JSONL file")
     parser.add_argument("--json", action="store_true", help="print the ready line as JSON")
-    parser.add_argument("--stop-on-eof", action="store_true", help="stop when standard input ends")
+    parser.add_argument("--stop-on-eof", action="store_true", help="stop when standard input, a pipe, ends")
     return parser
 
 

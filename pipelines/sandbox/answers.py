@@ -63,6 +63,8 @@ _TELLING = (
 #: Below this depth only what must be there is made, so that recursive schemas end.
 _DEEP = 5
 _TOO_DEEP = 60
+#: The longest string and the longest array that are made.
+_LARGEST = 100_000
 
 
 def sentence(draws: Draws) -> str:
@@ -79,9 +81,12 @@ def answer_value(schema: Schema, draws: Draws) -> Any:
         draws: decides everything the schema leaves open.
 
     Raises:
-        ValueError: a $ref that leads nowhere, or a schema that only an endless value could satisfy.
+        ValueError: a $ref that leads nowhere, or a schema that only an endless or huge value could satisfy.
     """
-    return _Maker(schema, draws).make(schema, 0)
+    try:
+        return _Maker(schema, draws).make(schema, 0)
+    except (ArithmeticError, RecursionError) as error:
+        raise ValueError(f"no value found: {error}") from error
 
 
 def _word(draws: Draws) -> str:
@@ -170,7 +175,7 @@ class _Maker:
         extra = schema.get("additionalProperties", True)
         value = {name: self.make(properties.get(name, extra), depth + 1) for name in names}
         is_map = not properties and isinstance(extra, dict)
-        least = max(schema.get("minProperties", 0), 1 if is_map and depth <= _DEEP else 0)
+        least = max(_size(schema, "minProperties", 0), 1 if is_map and depth <= _DEEP else 0)
         while len(value) < least:
             value[f"{_word(self.draws)}_{len(value)}"] = self.make(extra, depth + 1)
         return value
@@ -178,8 +183,8 @@ class _Maker:
     def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
         prefix = schema.get("prefixItems", ())
         item = schema.get("items", True)
-        least = max(schema.get("minItems", 0), len(prefix))
-        most = min(schema.get("maxItems", least + 3), least + 3) if item is not False else len(prefix)
+        least = max(_size(schema, "minItems", 0), len(prefix))
+        most = min(_size(schema, "maxItems", least + 3), least + 3) if item is not False else len(prefix)
         count = least if depth > _DEEP else self.draws.between(max(least, min(1, most)), max(least, most))
         values = [self.make(part, depth + 1) for part in prefix[:count]]
         tries = 0
@@ -197,12 +202,10 @@ class _Maker:
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
         text = f"{_word(self.draws)} {_word(self.draws)}"
-        least, most = schema.get("minLength", 0), schema.get("maxLength")
+        least, most = _size(schema, "minLength", 0), _size(schema, "maxLength", _LARGEST)
         while len(text) < least:
             text += f" {_word(self.draws)}"
-        if most is None:
-            return text
-        return text[: max(most, 0)] if len(text) > most else text
+        return text[:most]
 
     def _integer(self, schema: Mapping[str, Any]) -> int:
         low, high = _bounds(schema)
@@ -224,6 +227,14 @@ class _Maker:
         value = low + (high - low) * (0.01 + 0.98 * self.draws.unit())
         short = round(value, 2)
         return short if low < short < high else value
+
+
+def _size(schema: Mapping[str, Any], key: str, default: int) -> int:
+    """Return a length or count of the schema; JSON Schema lets whole floats stand for integers."""
+    size = int(schema.get(key, default))
+    if size > _LARGEST and key.startswith("min"):
+        raise ValueError(f"{key} {size} is more than a rehearsal makes ({_LARGEST})")
+    return size
 
 
 def _bounds(schema: Mapping[str, Any]) -> tuple[float, float]:

@@ -65,6 +65,7 @@ class RunningSandbox:
         assert self._process.stdout is not None  # noqa: S101 - a pipe was asked for
         line = self._process.stdout.readline()
         if not line:
+            self._process.wait(timeout=10)
             self.close()
             raise RuntimeError(f"the sandbox did not start (exit code {self._process.returncode}): {command}")
         ready = orjson.loads(line)

@@ -94,7 +94,8 @@ async def _serve(settings: SandboxSettings, *, as_json: bool, stop_on_eof: bool)
         await stop.wait()
     finally:
         server.close()
-        await protocols.shutdown(timeout=0)
+        # aiohttp's own shutdown waits for ever for a request that hangs.
+        await _cancel_all_others()
         bill.close()
 
 
@@ -124,6 +125,14 @@ class _Server(web.Server):
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         return web.BaseRequest(message, payload, protocol, writer, task, self._loop, client_max_size=_MAX_BODY_BYTES)
+
+
+async def _cancel_all_others() -> None:
+    """Cancel every request and wait until each has written its end on the bill."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _ready_line(host: str, port: int, *, as_json: bool) -> str:

@@ -56,7 +56,7 @@ class Stats:
         return {
             "requests": self.requests,
             "by_status": {str(status): count for status, count in sorted(self.by_status.items())},
-            "faults": dict(self.faults),
+            "faults": {str(kind): count for kind, count in self.faults.items()},
             "concurrency": self.concurrency,
             "peak_concurrency": self.peak_concurrency,
             "connections": self.connections,

@@ -1,6 +1,6 @@
-"""What providers refuse in an answer's schema before any model runs (providers.md 2.2 and 4.3; `maxItems`: Anthropic's
-SDK takes it out before sending); pure.
+"""What providers refuse in an answer's schema before any model runs; pure.
 
+Sources: providers.md 2.2 and 4.3; for `maxItems`, Anthropic's own SDK, which takes it out before sending.
 A rehearsal that takes a schema the real provider answers with a 400 would be worth nothing.
 """
 
@@ -14,9 +14,7 @@ import orjson
 _ANTHROPIC_UNSUPPORTED = frozenset(
     {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "maxItems"}
 )
-_OPENAI_UNSUPPORTED = frozenset(
-    {"allOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas"},
-)
+_OPENAI_UNSUPPORTED = frozenset({"allOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas"})
 
 
 def openai_objection(schema: Any) -> str | None:
@@ -72,7 +70,7 @@ def _is_schema(raw: bytes) -> bool:
     schema.pop("$schema", None)
     try:
         return bool(jsonschema_rs.meta.is_valid(schema))
-    except ValueError:
+    except (ValueError, jsonschema_rs.ReferencingError):
         return False
 
 

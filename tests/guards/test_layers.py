@@ -152,7 +152,6 @@ def test_rules_and_records_are_pure() -> None:
     assert not impure, "\n".join(impure)
 
 
-@pytest.mark.timeout(60)
 def test_command_line_and_lower_layers_start_without_beam() -> None:
     """Importing them, each in the same fresh interpreter, never loads Beam: it costs seconds."""
     probe = (

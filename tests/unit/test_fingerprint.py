@@ -25,6 +25,7 @@ IDENTITY = {"provider": "openai", "api": "chat", "body": {"model": "m", "tempera
 
 
 def reordered(value):
+    """Return the same value with its keys in the opposite order."""
     if isinstance(value, dict):
         return {key: reordered(value[key]) for key in reversed(value)}
     return value
@@ -99,7 +100,8 @@ def test_an_identity_survives_pickling():
     """Workers give the same ids."""
     identity = RequestIdentity(IDENTITY)
     prompt = Prompt(None, (("user", "x"),))
-    assert pickle.loads(pickle.dumps(identity)).request_id(prompt) == identity.request_id(prompt)
+    copy = pickle.loads(pickle.dumps(identity))  # noqa: S301 - our own bytes
+    assert copy.request_id(prompt) == identity.request_id(prompt)
 
 
 def test_the_tag_keeps_equal_contents_apart():
@@ -124,15 +126,11 @@ def test_a_batch_id_belongs_to_one_run_and_one_group():
     assert len({batch_id("r1", "k"), batch_id("r2", "k"), batch_id("r1", "l")}) == 3
 
 
-@given(st.text(max_size=80), st.binary(max_size=8))
+@given(TEXT, st.binary(max_size=8))
 def test_a_custom_id_is_one_that_every_provider_takes(run_id, seed):
     """Letters, digits, dash and underscore; at most 64; unique per request and run."""
     request_id = tagged_sha256("request", list(seed))
-    try:
-        made = custom_id(run_id, request_id)
-    except ValueError:
-        assert not run_id.isprintable() or run_id.encode("utf-8", "replace").decode() != run_id
-        return
+    made = custom_id(run_id, request_id)
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", made)
     assert made.endswith("-" + request_id[:40])
     assert made != custom_id(run_id + "x", request_id)

@@ -312,3 +312,11 @@ def test_money_keeps_its_digits(tmp_path: Path) -> None:
     (record,) = ledger.read_segment(_write(tmp_path, make_call(cost_usd=cost)))
     assert record.cost_usd.as_tuple() == cost.as_tuple()
     assert list(ledger.read_segment(_write(tmp_path / "x", make_ended()))) == [make_ended()]
+
+
+def test_a_lone_surrogate_survives(tmp_path: Path) -> None:
+    """A model may send half a character; the answer was paid for, so it is kept as it came."""
+    record = make_call(text="half \ud83d of it", response_json='"\udc00"')
+    path = _write(tmp_path, record, make_call(1))
+    assert list(ledger.read_segment(path)) == [record, make_call(1)]
+    assert next(iter(ledger.read_answers(path))).text == "half \ud83d of it"

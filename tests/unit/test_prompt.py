@@ -22,6 +22,7 @@ LOOKUP = {"labels": ["good", "bad"]}
 
 
 def text_of(template, values, **options):
+    """Render one row and return the user part."""
     return PromptTemplate(None, template, **options).render(values).prompt.turns[0][1]
 
 
@@ -111,7 +112,7 @@ def test_check_names_the_missing_column_and_the_likely_one():
     template = PromptTemplate("{{ row.id }}", "\n{{ row.txt }}")
     template.check(["id", "txt"])
     with pytest.raises(
-        ConfigError, match="template line 2 names column 'txt'.*did you mean 'text'.*Columns are id, text"
+        ConfigError, match=r"template line 2 names column 'txt'.*did you mean 'text'.*Columns are id, text"
     ):
         template.check(["id", "text"])
 
@@ -119,7 +120,7 @@ def test_check_names_the_missing_column_and_the_likely_one():
 def test_check_lets_optional_and_computed_columns_pass():
     """Columns with a default, tested ones, and names only known per row are no error before launch."""
     PromptTemplate(None, "{{ row.a | default(1) }}{% if row.b is defined %}{{ row.b }}{% endif %}").check([])
-    PromptTemplate(None, "{{ row['a' ~ 1] }}").check([])
+    PromptTemplate(None, "{{ row[lookup.labels[0]] }}", LOOKUP).check([])
     PromptTemplate(None, "{% for row in lookup.labels %}{{ row.x }}{% endfor %}", LOOKUP)
 
 
@@ -185,20 +186,19 @@ def test_a_template_survives_pickling_without_its_compiled_form():
     """A worker gets sources and compiles them itself; results are the same."""
     template = PromptTemplate("S {{ lookup.labels }}", "{{ row.a }}", LOOKUP, redact=["a"])
     first = template.render({"a": 1})
-    copy = pickle.loads(pickle.dumps(template))
+    copy = pickle.loads(pickle.dumps(template))  # noqa: S301 - our own bytes
     assert not {"_parts", "_environment"} & copy.__dict__.keys()
     assert copy.render({"a": 1}) == first
 
 
-@given(st.dictionaries(st.sampled_from("abc"), st.text(), min_size=1))
+@given(st.dictionaries(st.sampled_from("abc"), st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
 def test_values_are_never_taken_for_template_code(values):
     """Row values are data, whatever they look like: the prompt is exactly the value."""
     name = next(iter(values))
     value = values[name]
-    try:
-        assert text_of("{{ row.%s }}" % name, values) == value  # noqa: UP031 - braces
-    except RowError as error:
-        assert not value.strip() or "Unicode" in error.reason
+    if not value.strip():
+        value = values[name] = f"<{value}>"
+    assert text_of("{{ row.%s }}" % name, values) == value  # noqa: UP031 - braces
 
 
 JSON_VALUES = st.recursive(

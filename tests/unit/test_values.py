@@ -5,7 +5,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.rules.shapes import (
@@ -157,6 +157,7 @@ def test_shapes_hold_all_values(values, shape):
     assert settle_shape(merged) == shape
 
 
+@settings(max_examples=60)
 @given(st.lists(JSON_VALUES, min_size=1, max_size=4))
 def test_what_was_inferred_converts(values):
     """Every value fits the shape inferred from it and its neighbours, unless a number would lose digits."""

@@ -115,7 +115,7 @@ def openai_kind(status: int, error: ErrorWords) -> FailureKind:
     kind = _CODES.get((error.code or "").lower()) or billing
     if kind is not None and not (kind is FailureKind.RATE_LIMITED and status == 429):
         return kind
-    return text_kind(status, error.message or "")
+    return text_kind(status, f"{error.code} {error.message}")
 
 
 def text_kind(status: int, text: str) -> FailureKind:

@@ -269,7 +269,7 @@ class CallPool:
         error = outcome if isinstance(outcome, CallError) else None
         limits = self.provider.rate_limits(response, time.time()) if response else None
         self._throttle.settle(now, sent_at, job.reserved_tokens, used, error, limits)
-        self._breaker.settle(now, sent_at, error)
+        self._breaker.settle(now, sent_at, error, self._throttle.concurrency.in_flight)
 
     def _after(self, job: Job, outcome: Reply | CallError, record: CallRecord, now: float) -> None:
         """Settle the job, or queue its next try."""
@@ -284,11 +284,11 @@ class CallPool:
             job.session.settle_pending(job, self._why_stopped())
             return
         elapsed = now - (job.first_sent_at or now)
-        invalid = outcome.kind is FailureKind.INVALID_RESPONSE
-        verdict = decide(
-            outcome, job.attempt, elapsed, self._policy, random.random(), invalid_before=job.invalid_before
-        )
-        job.invalid_before = job.invalid_before or invalid
+        # A 429 says that the pool was too fast, not that the request is hopeless: the deadline alone bounds those.
+        job.rate_limited += outcome.kind is FailureKind.RATE_LIMITED
+        tries = max(1, job.attempt - job.rate_limited)
+        verdict = decide(outcome, tries, elapsed, self._policy, random.random(), invalid_before=job.invalid_before)
+        job.invalid_before |= outcome.kind is FailureKind.INVALID_RESPONSE
         if isinstance(verdict, GiveUp):
             reason = self.recorder.redactor.text(f"{reason_of(outcome)} ({verdict.reason})")
             job.session.settle(job, outcome.kind, None, record, reason)

@@ -43,6 +43,13 @@ class Batch:
         self.next_index += 1
         return self.next_index - 1
 
+    def count(self, kind: FailureKind) -> None:
+        """Count the end of one of its requests."""
+        if kind is FailureKind.OK:
+            self.succeeded += 1
+        else:
+            self.failed += 1
+
     @property
     def settled(self) -> int:
         """How many of its requests have ended."""
@@ -64,6 +71,7 @@ class Job:
     order: int = 0
     reserved_tokens: int = 0
     invalid_before: bool = False
+    rate_limited: int = 0
 
     def http_request(self, provider: Provider, key: str | None) -> HttpRequest:
         """Build the exchange; made anew for each try so that a waiting request holds no body."""
@@ -121,10 +129,7 @@ class CallSession:
 
     def settle(self, job: Job, kind: FailureKind, reply: Reply | None, record: CallRecord, reason: str | None) -> None:
         """Hand over a request's end; its record is already in the ledger."""
-        if kind is FailureKind.OK:
-            job.batch.succeeded += 1
-        else:
-            job.batch.failed += 1
+        job.batch.count(kind)
         self._put(
             job.batch,
             ModelAnswer(

@@ -152,7 +152,7 @@ class Throttle:
         self.tokens.take(tokens)
         return 0.0
 
-    def settle(  # noqa: PLR0917 - one call's whole story, always given in this order
+    def settle(
         self,
         now: float,
         sent_at: float,

@@ -179,16 +179,16 @@ class HttpTransport:
         await self._session.close()
 
     async def _exchange(self, request: HttpRequest, timeout_s: float) -> HttpResponse:
-        proxy, proxy_headers = _env_proxy(request.url) if self._trust_env else (None, None)
+        proxy = _env_proxy(request.url) if self._trust_env else _NO_PROXY
         async with self._session.request(
             request.method,
             request.url,
             data=request.body or None,
-            headers=request.headers,
+            headers={**request.headers, **proxy.request_headers} if proxy.request_headers else request.headers,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s / 2)),
-            proxy=proxy,
-            proxy_headers=proxy_headers,
+            proxy=proxy.url,
+            proxy_headers=proxy.tunnel_headers,
         ) as response:
             body = await self._read(response)
             return HttpResponse(response.status, {name.lower(): text for name, text in response.headers.items()}, body)
@@ -204,17 +204,29 @@ class HttpTransport:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _env_proxy(url: str) -> tuple[URL | None, dict[str, str] | None]:
-    """Return the environment's proxy for this address, and the header that signs in to it."""
+class _Proxy(NamedTuple):
+    """A proxy and its credentials: they go with the request itself (http) or with the tunnel's (https)."""
+
+    url: URL | None = None
+    request_headers: dict[str, str] | None = None
+    tunnel_headers: dict[str, str] | None = None
+
+
+_NO_PROXY = _Proxy()
+
+
+def _env_proxy(url: str) -> _Proxy:
     target = URL(url)
     text = urllib.request.getproxies().get(target.scheme)
     if text is None or target.host is None or urllib.request.proxy_bypass(target.host):
-        return None, None
+        return _NO_PROXY
     proxy = URL(text if "://" in text else f"http://{text}")
     if proxy.user is None:
-        return proxy, None
+        return _Proxy(proxy)
     credentials = b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode()
-    return proxy.with_user(None), {"Proxy-Authorization": f"Basic {credentials}"}
+    header = {"Proxy-Authorization": f"Basic {credentials}"}
+    proxy = proxy.with_user(None)
+    return _Proxy(proxy, tunnel_headers=header) if target.scheme == "https" else _Proxy(proxy, request_headers=header)
 
 
 def raise_file_limit(files: int) -> int:

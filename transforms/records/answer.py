@@ -1,11 +1,12 @@
-"""Answers on their way from a call to a row."""
+"""Answers on their way from a call to a row. They pickle flat, see `records/request.py`."""
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
-from transforms.records.failure import FailureKind, Stage
+from transforms.records.failure import KINDS, FailureKind, Stage
 from transforms.records.reply import Usage
-from transforms.records.request import ModelRequest
+from transforms.records.request import ModelRequest, request_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,39 @@ class ModelAnswer:
     response_model: str | None
     usage: Usage
     cost_usd: Decimal | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat."""
+        return _answer, (
+            self.request.flat(),
+            self.kind.value,
+            self.text,
+            self.reason,
+            self.attempts,
+            self.call_id,
+            self.run_id,
+            self.reused,
+            self.response_model,
+            self.usage.flat(),
+            self.cost_usd,
+        )
+
+
+def _answer(request: tuple[Any, ...], kind: str, *rest: Any) -> ModelAnswer:
+    text, reason, attempts, call_id, run_id, reused, model, usage, cost_usd = rest
+    return ModelAnswer(
+        request_from(*request),
+        KINDS[kind],
+        text,
+        reason,
+        attempts,
+        call_id,
+        run_id,
+        reused,
+        model,
+        Usage(*usage),
+        cost_usd,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +114,40 @@ class RequestResult:
     usage: Usage
     cost_usd: Decimal | None
     repaired: bool
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat."""
+        return _result, (
+            self.usage.flat(),
+            self.kind.value,
+            self.stage,
+            self.request_id,
+            self.value_json,
+            self.reason,
+            self.attempts,
+            self.call_id,
+            self.run_id,
+            self.reused,
+            self.response_model,
+            self.cost_usd,
+            self.repaired,
+        )
+
+
+def _result(usage: tuple[Any, ...], kind: str, stage: Stage | None, *rest: Any) -> RequestResult:
+    request_id, value_json, reason, attempts, call_id, run_id, reused, response_model, cost_usd, repaired = rest
+    return RequestResult(
+        request_id,
+        value_json,
+        KINDS[kind],
+        stage,
+        reason,
+        attempts,
+        call_id,
+        run_id,
+        reused,
+        response_model,
+        Usage(*usage),
+        cost_usd,
+        repaired,
+    )

@@ -47,6 +47,9 @@ class FailureKind(StrEnum):
     REQUEST_TOO_LARGE = "request_too_large"
 
 
+#: Kind by its word; quicker than calling the enum.
+KINDS = {str(kind): kind for kind in FailureKind}
+
 #: Kinds that end the whole run: nothing sent after them could succeed (exit 6).
 RUN_STOPPING = frozenset({FailureKind.QUOTA_EXHAUSTED, FailureKind.AUTH, FailureKind.PERMISSION, FailureKind.NOT_FOUND})
 

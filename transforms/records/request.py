@@ -1,8 +1,13 @@
-"""What is asked of a model, before any provider's wire format."""
+"""What is asked of a model, before any provider's wire format.
+
+Records that cross a shuffle pickle as one flat tuple: a frozen, slotted dataclass pickled as it is costs ten times
+as much (25 against 2 microseconds for a ModelRequest, each way).
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 from transforms.records.usage import Usage
 
@@ -25,6 +30,10 @@ class Prompt:
 
     system: str | None
     turns: tuple[tuple[str, str], ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat."""
+        return Prompt, (self.system, self.turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,43 @@ class ModelRequest:
     root_request_id: str
     redacted_values: tuple[str, ...] = ()
     prior: PriorAttempt | None = None
+
+    def flat(self) -> tuple[Any, ...]:
+        """Return the record as one tuple of plain values, for `request_from`."""
+        prompt, hashes = self.prompt, self.hashes
+        return (
+            self.request_id,
+            prompt.system,
+            prompt.turns,
+            self.shown_prompt,
+            hashes.prompt,
+            hashes.template,
+            hashes.variables,
+            hashes.lookup,
+            self.lane is Lane.REPAIR,
+            self.root_request_id,
+            self.redacted_values,
+            self.prior,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat."""
+        return request_from, self.flat()
+
+
+def request_from(*flat: Any) -> ModelRequest:
+    """Build the record of `ModelRequest.flat`."""
+    request_id, system, turns, shown, prompt, template, variables, lookup, is_repair, root, redacted, prior = flat
+    return ModelRequest(
+        request_id,
+        Prompt(system, turns),
+        shown,
+        PromptHashes(prompt, template, variables, lookup),
+        Lane.REPAIR if is_repair else Lane.MAIN,
+        root,
+        redacted,
+        prior,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""Rows of the input table, before anything was asked about them."""
+"""Rows of the input table, before anything was asked about them. They pickle flat, see `records/request.py`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,10 @@ class RawRow:
     values: dict[str, object]
     path: str
     line: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat."""
+        return RawRow, (self.values, self.path, self.line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,10 @@ class SourceRow:
     line: int
     content_sha256: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat."""
+        return SourceRow, (self.row_id, self.values, self.path, self.line, self.content_sha256)
+
 
 class Outcome(StrEnum):
     """Where a row ended in a run; each row in exactly one (P1)."""
@@ -52,6 +61,15 @@ class AskedRow:
 
     row: SourceRow
     variables_sha256: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat."""
+        row = self.row
+        return _asked, (row.row_id, row.values, row.path, row.line, row.content_sha256, self.variables_sha256)
+
+
+def _asked(*flat: Any) -> AskedRow:
+    return AskedRow(SourceRow(*flat[:-1]), flat[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +90,23 @@ class RowOutcome:
     call_id: str | None = None
     answered_in_run_id: str | None = None
     reason: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat."""
+        return _outcome, (
+            self.outcome.value,
+            self.row_id,
+            self.path,
+            self.line,
+            self.request_id,
+            self.call_id,
+            self.answered_in_run_id,
+            self.reason,
+        )
+
+
+_OUTCOMES = {str(outcome): outcome for outcome in Outcome}
+
+
+def _outcome(outcome: str, row_id: str, path: str, line: int, *rest: Any) -> RowOutcome:
+    return RowOutcome(row_id, path, line, _OUTCOMES[outcome], *rest)

@@ -1,6 +1,7 @@
 """Token counts, in OpenTelemetry GenAI names."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +16,17 @@ class Usage:
     cache_read_input_tokens: int | None = None
     cache_write_input_tokens: int | None = None
     reasoning_output_tokens: int | None = None
+
+    def flat(self) -> tuple[int | None, ...]:
+        """Return the counts as a tuple, in the order of the fields."""
+        return (
+            self.input_tokens,
+            self.output_tokens,
+            self.cache_read_input_tokens,
+            self.cache_write_input_tokens,
+            self.reasoning_output_tokens,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat."""
+        return Usage, self.flat()

@@ -5,6 +5,7 @@ sent as required-or-null because strict mode knows no optional members (OpenAI).
 """
 
 from typing import Any
+from urllib.parse import quote
 
 import jsonschema_rs
 
@@ -93,6 +94,4 @@ def _enum_member(value: str, members: list[Any]) -> str:
 
 def _token(name: str) -> str:
     """Return a member's name as a JSON pointer in a URI fragment writes it."""
-    from urllib.parse import quote
-
     return quote(name.replace("~", "~0").replace("/", "~1"), safe="~")

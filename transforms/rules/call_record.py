@@ -7,6 +7,7 @@ in the ledger (`CallRecord.text`) whatever the settings say: without it nothing 
 
 import hashlib
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
@@ -19,6 +20,7 @@ from transforms.records.request import ModelRequest
 from transforms.rules.price import PriceTable
 from transforms.rules.redaction import Redactor
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_BILLED = Cost(Decimal(0), CostSource.NOT_BILLED, "the provider refused the request before running it")
 _MAYBE_BILLED = Cost(None, CostSource.UNKNOWN, "the reply was lost: the provider may have run the request")
 
@@ -64,7 +66,7 @@ class CallRecorder:
         request, outcome = exchange.request, exchange.outcome
         reply = outcome if isinstance(outcome, Reply) else None
         usage = outcome.usage
-        cost = self._cost(outcome)
+        cost = self._cost(outcome, exchange.started_at_us)
         return CallRecord(
             call_id=f"{exchange.batch_id}-{exchange.call_index:06d}",
             run_id=self.run_id,
@@ -105,11 +107,16 @@ class CallRecorder:
             text=reply.text if reply else None,
         )
 
-    def _cost(self, outcome: Reply | CallError) -> Cost:
+    def _cost(self, outcome: Reply | CallError, at_us: int) -> Cost:
         if isinstance(outcome, CallError):
             return _MAYBE_BILLED if outcome.may_be_billed else _NOT_BILLED
         return self.prices.cost(
-            self.provider_name, self.price_model, outcome.response_model, outcome.usage, outcome.provider_cost_usd
+            self.provider_name,
+            self.price_model,
+            outcome.response_model,
+            outcome.usage,
+            outcome.provider_cost_usd,
+            at=_EPOCH + timedelta(microseconds=at_us),
         )
 
     def _payload(self, body: bytes, hidden: tuple[str, ...]) -> str | None:

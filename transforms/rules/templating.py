@@ -2,7 +2,7 @@
 
 Differences from plain Jinja2, all of them so that a prompt depends on its row and lookup alone: no loaders, no
 `lipsum` and no `random` filter; `row` and `lookup` give names before methods (`row.items` is the column "items");
-None prints as nothing, dates as ISO 8601, lists and objects as JSON; `tojson` writes plain JSON, not HTML-safe JSON.
+None prints as nothing, dates as ISO 8601, lists and objects as JSON, all else as Python writes it; `tojson` writes plain JSON, not HTML-safe JSON.
 """
 
 import json

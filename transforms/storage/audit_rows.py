@@ -132,6 +132,17 @@ def seal_run(output: str, run_id: str) -> dict[str, Any]:
     }
 
 
+def write_call_tables(folder: RunFolder, ledger: str) -> CallTotals:
+    """Write the audit tables calls, batches and batch_members of a run from its ledger segments; return the sums.
+
+    Ask when the run's last call is recorded. Writing again replaces the tables by the same.
+
+    Raises:
+        InternalError: the ledger is damaged.
+    """
+    return _write_tables(folder, segments(ledger, only_run=folder.run_id)).totals
+
+
 def _summary(run_id: str, totals: CallTotals) -> dict[str, Any]:
     is_cost_known = totals.unknown_cost < totals.sent or totals.sent == 0
     return {

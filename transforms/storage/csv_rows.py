@@ -21,6 +21,10 @@ from transforms.storage.input_schema import InputFile, InputSchema, unread_line
 MAX_RECORD_LINES = 10_000
 MAX_RECORD_BYTES = 4 << 20
 
+# Within lines that a bad record has already claimed, less and less is looked ahead, down to this many lines: else
+# a file in which every line opens a quote would be scanned once for each of its lines.
+_MIN_LOOKAHEAD = 100
+
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 # The limit of the csv module is 128 KiB for the whole process; ours is on lines and records.
@@ -95,6 +99,8 @@ class _CsvRecords:
         self._lines = lines
         self._delimiter = delimiter
         self._names = names
+        self._lookahead = MAX_RECORD_LINES
+        self._claimed_to = 0
 
     def header(self) -> list[str] | None:
         """Take the header, passing over empty lines; None at the end of the file.
@@ -126,11 +132,13 @@ class _CsvRecords:
             return None
         if len(raw) > MAX_LINE_BYTES:
             return overlong_letter(self._path, line, raw)
+        if line > self._claimed_to:
+            self._lookahead = MAX_RECORD_LINES
         taken = [raw]
         try:
             fields = next(csv.reader(self._feed(taken), delimiter=self._delimiter, strict=True))
         except csv.Error as error:
-            return self._refuse(taken, line, _explain(str(error), taken))
+            return self._refuse(taken, line, _explain(str(error), taken, self._lookahead))
         if width is not None and len(fields) != width:
             return self._refuse(taken, line, _explain_width(len(fields), width))
         return self._check_text(fields, taken, line)
@@ -139,7 +147,7 @@ class _CsvRecords:
         """Yield lines as the record asks for them, up to the bounds; bad bytes pass as lone surrogates."""
         yield taken[0].decode("utf-8", "surrogateescape")
         size = 0
-        while len(taken) < MAX_RECORD_LINES and (raw := self._lines.take()) is not None:
+        while len(taken) < self._lookahead and (raw := self._lines.take()) is not None:
             taken.append(raw)
             size += len(raw)
             if size > MAX_RECORD_BYTES:
@@ -147,7 +155,10 @@ class _CsvRecords:
             yield raw.decode("utf-8", "surrogateescape")
 
     def _refuse(self, taken: list[bytes], line: int, problem: str) -> DeadLetter:
-        self._lines.give_back(taken[1:])
+        if len(taken) > 1:
+            self._lines.give_back(taken[1:])
+            self._claimed_to = max(self._claimed_to, line + len(taken) - 1)
+            self._lookahead = max(self._lookahead // 2, _MIN_LOOKAHEAD)
         first = taken[0]
         if not _decodes(first):
             problem += "; it also holds bytes that are not UTF-8"
@@ -171,12 +182,10 @@ class _CsvRecords:
         return self._names[number] if self._names else str(number + 1)
 
 
-def _explain(error: str, taken: list[bytes]) -> str:
+def _explain(error: str, taken: list[bytes], lookahead: int) -> str:
     if "unexpected end of data" in error:
-        limit = len(taken) >= MAX_RECORD_LINES or sum(map(len, taken)) > MAX_RECORD_BYTES
-        where = (
-            f"within {MAX_RECORD_LINES:,} lines or {MAX_RECORD_BYTES >> 20} MiB" if limit else "before the file ends"
-        )
+        limit = len(taken) >= lookahead or sum(map(len, taken)) > MAX_RECORD_BYTES
+        where = f"within {lookahead:,} lines or {MAX_RECORD_BYTES >> 20} MiB" if limit else "before the file ends"
         return f'opens a quote that does not close {where}; close it, or write a quote inside a field as ""'
     if "expected after" in error:
         return 'has text after a closing quote; quote the whole field and write each quote in it as ""'

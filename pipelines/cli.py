@@ -1,0 +1,196 @@
+"""The command line `rowbeam` (DESIGN section 6): arguments in, one function of another module each, an exit code out.
+
+Imports nothing heavy before a command runs, and Beam only for `run`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipelines.screen import Screen
+
+app = typer.Typer(
+    name="rowbeam",
+    help="Run an LLM over every row of a table: no row lost, nothing paid twice, every answer explained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would triple the time of --help
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+JobFile = Annotated[str, typer.Argument(metavar="JOB", help="The job file (YAML).")]
+OutputFolder = Annotated[str, typer.Argument(metavar="OUTPUT", help="The job's output folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the job; may be repeated."),
+]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What to log on standard error.")]
+LogFormat = Annotated[Literal["console", "json"], typer.Option(help="How log lines look.")]
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(prog_name="rowbeam")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from transforms.storage.runs import versions
+
+        typer.echo(f"rowbeam {versions()['rowbeam'] or 'from source'}")
+        raise typer.Exit
+
+
+@app.callback()
+def rowbeam(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    job: JobFile,
+    beam_options: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Options of Beam, after a lone --.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but the calls, and keep nothing.")] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    log_level: LogLevel = "warning",
+    log_format: LogFormat = "console",
+) -> None:
+    """Run a job: ask the model about every row, write the answers.
+
+    Prints some rows, the counts, what failed and why, and where the files are; with --json the summary as one line.
+    Exit codes: 0 done, 1 too many dead letters, 2 the job or command line is wrong, 3 internal, 5 rows pending,
+    6 the provider refused.
+    """
+    options = beam_options or []
+    if options and not options[0].startswith("-"):
+        raise typer.BadParameter(f"unexpected argument {options[0]!r}; Beam's options come after a lone --")
+    screen = Screen(as_json=as_json, debug=log_level == "debug")
+    with screen.guard():
+        from pipelines.run_command import run_to_screen
+
+        exit_code = run_to_screen(
+            screen, job, overrides or [], options, dry_run=dry_run, log_level=log_level, log_format=log_format
+        )
+    raise typer.Exit(exit_code)
+
+
+@app.command()
+def plan(job: JobFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show what a run would send and cost; sends nothing."""
+    screen = Screen(as_json=as_json)
+    with screen.guard():
+        from pipelines.job import load_job
+        from pipelines.plan import make_plan
+        from pipelines.plan_text import draw_plan
+        from pipelines.prepare import prepare
+
+        screen.show(make_plan(prepare(load_job(job, overrides or []), "plan")), draw_plan)
+
+
+@app.command()
+def check(job: JobFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check a job, its input, the key and the provider.
+
+    Makes one free request (the models list). Exit codes: 0 all is well, 2 something is wrong, 6 the key is refused.
+    """
+    screen = Screen(as_json=as_json)
+    with screen.guard():
+        from pipelines.check import check_job
+        from pipelines.check_text import draw_check
+        from pipelines.job import load_job
+        from pipelines.job_secrets import job_secrets
+        from pipelines.prepare import prepare
+
+        loaded = load_job(job, overrides or [])
+        screen.keep_secret(job_secrets(loaded.job))
+        facts, exit_code = check_job(prepare(loaded, "check"))
+        screen.show(facts, draw_check)
+    raise typer.Exit(exit_code)
+
+
+@app.command()
+def status(output: OutputFolder, as_json: AsJson = False) -> None:
+    """Show an output's runs, who holds it, and what waits."""
+    screen = Screen(as_json=as_json)
+    with screen.guard():
+        from datetime import UTC, datetime
+
+        from pipelines.status import read_status
+        from pipelines.status_text import draw_status
+
+        screen.show(read_status(output, datetime.now(UTC)), draw_status)
+
+
+@app.command()
+def explain(
+    output: OutputFolder,
+    row_id: Annotated[str, typer.Argument(metavar="ROW_ID", help="The row: its key, or its id in the audit.")],
+    run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="Tell what this run made of it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell one row's story, from source line to answer and cost."""
+    screen = Screen(as_json=as_json)
+    with screen.guard():
+        from pipelines.explain import explain_row
+        from pipelines.explain_tree import draw_story
+
+        screen.show(explain_row(output, row_id, run_id), draw_story)
+
+
+@app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 lets the system choose.")] = 8400,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    latency: Annotated[float, typer.Option(min=0, help="Seconds every answer takes.")] = 0.2,
+    jitter: Annotated[float, typer.Option(min=0, help="Seconds added at most.")] = 0.1,
+    faults: Annotated[
+        str, typer.Option(help="What goes wrong: a YAML or JSON file, or rate_limit=0.05,reset=0.01,storm=2s-5s.")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Changes all answers and faults.")] = 0,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Limit per provider and model.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Limit per provider and model.")] = None,
+    bill: Annotated[
+        Path | None, typer.Option(help="Append every request accepted for payment to this JSONL file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a rehearsal provider on this machine, free of charge.
+
+    Speaks OpenAI, Azure, Anthropic and OpenRouter over real HTTP, with a bill, rate limits and faults on demand.
+    """
+    screen = Screen(as_json=as_json)
+    with screen.guard():
+        from pipelines.sandbox.faults import load_plan
+        from pipelines.sandbox.server import SandboxSettings
+        from pipelines.sandbox.server import run as serve
+        from transforms.records.errors import ConfigError
+
+        try:
+            settings = SandboxSettings(
+                port=port,
+                host=host,
+                latency_s=latency,
+                jitter_s=jitter,
+                faults=load_plan(faults),
+                seed=seed,
+                requests_per_minute=requests_per_minute,
+                tokens_per_minute=tokens_per_minute,
+                bill_path=bill,
+            )
+            serve(settings, as_json=as_json)
+        except (ValueError, OSError) as error:
+            raise ConfigError(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

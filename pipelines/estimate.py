@@ -1,0 +1,88 @@
+"""How much a number of requests may cost and how long it may take: ranges, with their assumptions said."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from transforms.records.settings import Job
+from transforms.rules.price import PriceTable
+
+#: Output tokens of the shortest useful answer.
+_SHORT_ANSWER_TOKENS = 8
+#: Seconds a short and a long answer take; the width covers small and large hosted models.
+_FAST_S = 0.5
+_SLOW_S = 5.0
+_MILLION = Decimal(1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests to send, with their estimated tokens; output_high is None without a limit."""
+
+    requests: int
+    input_tokens: int
+    output_low: int
+    output_high: int | None
+
+
+def output_range(max_output_tokens: int | None, requests: int) -> tuple[int, int | None]:
+    """Return the least and the most output tokens of so many requests; no most without max_output_tokens."""
+    least = _SHORT_ANSWER_TOKENS if max_output_tokens is None else min(_SHORT_ANSWER_TOKENS, max_output_tokens)
+    return least * requests, None if max_output_tokens is None else max_output_tokens * requests
+
+
+def estimate_cost(provider_name: str, price_model: str, load: Load) -> dict[str, Any]:
+    """Return {"low", "high", "unknown"}: US dollars as text, and why a bound is null.
+
+    Short answers give the low bound, answers of max_output_tokens the high one. Retries and repairs, which a run may
+    need on top, are not in it.
+    """
+    if load.requests == 0:
+        return {"low": "0", "high": "0", "unknown": None}
+    rates = PriceTable().rates(provider_name, price_model)
+    if rates is None:
+        return {"low": None, "high": None, "unknown": f"the price table has no model {price_model} of {provider_name}"}
+    low = _price(rates, load.input_tokens, load.output_low)
+    if load.output_high is None:
+        if rates == (Decimal(0), Decimal(0)):
+            return {"low": "0", "high": "0", "unknown": None}
+        return {"low": low, "high": None, "unknown": "no upper bound without model.params.max_output_tokens"}
+    return {"low": low, "high": _price(rates, load.input_tokens, load.output_high), "unknown": None}
+
+
+def estimate_time(job: Job, load: Load) -> dict[str, Any]:
+    """Return {"low_s", "high_s", "limited_by", "assumption"}: how long the calls may take, from the job's limits."""
+    lanes = max(1, min(_lanes(job), load.requests))
+    rounds = -(-load.requests // lanes)
+    spans = {
+        "in flight": (rounds * _FAST_S, rounds * _SLOW_S),
+        "pool.requests_per_minute": _per_minute(load.requests, load.requests, job.pool.requests_per_minute),
+        "pool.tokens_per_minute": _per_minute(
+            load.input_tokens + load.output_low,
+            load.input_tokens + (load.output_high or load.output_low),
+            job.pool.tokens_per_minute,
+        ),
+    }
+    limited_by = max(spans, key=lambda name: spans[name][1])
+    what = f"{lanes:,} in flight" if limited_by == "in flight" else limited_by
+    return {
+        "low_s": round(max(low for low, _ in spans.values()), 1),
+        "high_s": round(max(high for _, high in spans.values()), 1),
+        "limited_by": what,
+        "assumption": f"an answer takes {_FAST_S:g} to {_SLOW_S:g} s, and nothing is retried",
+    }
+
+
+def _lanes(job: Job) -> int:
+    if job.model.provider == "llama_cpp" and job.model.base_url is None:
+        return min(job.pool.max_in_flight, job.model.slots)
+    return job.pool.max_in_flight
+
+
+def _per_minute(low: int, high: int, limit: int | None) -> tuple[float, float]:
+    return (0.0, 0.0) if limit is None else (60 * low / limit, 60 * high / limit)
+
+
+def _price(rates: tuple[Decimal, Decimal], input_tokens: int, output_tokens: int) -> str:
+    usd = (rates[0] * input_tokens + rates[1] * output_tokens) / _MILLION
+    return format(usd.normalize() if usd else Decimal(0), "f")

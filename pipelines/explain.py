@@ -1,0 +1,253 @@
+"""One row's story, from its source line to its output cell, across all runs of an output (P5).
+
+Read from the audit tables, the enriched rows and the dead letters alone; makes no call and needs no job file. What
+leaves is plain JSON values; `explain_tree.py` draws them.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from pipelines.audit_query import AuditQuery, plain
+from pipelines.row_values import RowValues, find_values
+from pipelines.sent_prompt import answer_text, read_prompt
+from transforms.records.errors import ConfigError
+from transforms.records.row import Outcome
+from transforms.storage.objects import read_bytes
+from transforms.storage.runs import CRASHED, RUNNING, RunFolder, list_runs
+
+_CALL_FACTS = (
+    "call_id",
+    "run_id",
+    "batch_id",
+    "call_index",
+    "request_id",
+    "lane",
+    "attempt",
+    "status",
+    "outcome",
+    "http_status",
+    "provider_request_id",
+    "started_at",
+    "waited_ms",
+    "latency_ms",
+    "provider_name",
+    "request_model",
+    "response_model",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_write_input_tokens",
+    "reasoning_output_tokens",
+    "finish_reasons",
+    "cost_usd",
+    "cost_source",
+    "cost_reason",
+)
+_BATCH_FACTS = ("batch_id", "run_id", "mode", "status", "submitted_at", "ended_at", "request_count")
+_HASHES = {"prompt": "prompt_sha256", "template": "template_sha256", "variables": "variables_sha256"}
+
+
+def explain_row(output: str, row_id: str, run_id: str | None = None) -> dict[str, Any]:
+    """Tell what became of a row.
+
+    Args:
+        output: the job's output folder.
+        row_id: the row.
+        run_id: the run whose outcome to tell; None takes the latest run that has the row.
+
+    Returns:
+        JSON values with stable keys: row_id, run_id, run_status, outcome, source, values, values_from, failure,
+        pending_reason, answer, request, prompt, reuse, batches, calls, repair, cost_usd, calls_of_unknown_cost,
+        history, notes.
+
+    Raises:
+        ConfigError: the output, the run or the row is not known; names what is near.
+    """
+    manifests = {manifest["run_id"]: manifest for manifest in list_runs(output)}
+    if not manifests:
+        raise ConfigError(f"{output} holds no run; name the `output` folder of a job that has run")
+    with AuditQuery(output) as audit:
+        ends = audit.row_ends(row_id)
+        end = _chosen(ends, run_id, manifests)
+        if end is None:
+            raise ConfigError(_unknown(audit, output, row_id, run_id, ends, manifests))
+        return _story(audit, output, manifests, ends, end)
+
+
+def _chosen(
+    ends: list[dict[str, Any]], run_id: str | None, manifests: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    known = [end for end in ends if end["run_id"] in manifests and run_id in (None, end["run_id"])]
+    return known[-1] if known else None
+
+
+def _unknown(
+    audit: AuditQuery,
+    output: str,
+    row_id: str,
+    run_id: str | None,
+    ends: list[dict[str, Any]],
+    manifests: dict[str, dict[str, Any]],
+) -> str:
+    """Say why there is nothing to tell, and what to ask for instead."""
+    if run_id is not None and run_id not in manifests:
+        return f"{output} has no run {run_id}; its runs are {', '.join(list(manifests)[-5:])}"
+    if ends:
+        return f"run {run_id} has no outcome of row {row_id}; these have: {', '.join(end['run_id'] for end in ends)}"
+    near = audit.near(row_id)
+    if not near:
+        return f"no run of {output} has come to an end, so no row has an outcome yet; run the job again"
+    return f"no run of {output} has a row {row_id}; near are: {', '.join(near)}"
+
+
+def _story(
+    audit: AuditQuery,
+    output: str,
+    manifests: dict[str, dict[str, Any]],
+    ends: list[dict[str, Any]],
+    end: dict[str, Any],
+) -> dict[str, Any]:
+    manifest = manifests[end["run_id"]]
+    calls = audit.calls_for(end["request_id"]) if end["request_id"] else []
+    found = find_values(audit, output, manifest, end)
+    return {
+        "row_id": end["row_id"],
+        "run_id": end["run_id"],
+        "run_status": manifest["status"],
+        "outcome": end["outcome"],
+        "source": end["source"],
+        "values": found.values,
+        "values_from": found.origin,
+        "failure": found.failure,
+        "pending_reason": _pending_reason(output, end),
+        "answer": _answer(found, manifest, end),
+        "request": _request(audit, end, calls),
+        "prompt": _prompt(calls, manifest),
+        "reuse": _reuse(end, manifests),
+        "batches": _batches(audit, calls),
+        "calls": [_call(call, manifests) for call in calls],
+        "repair": _repair(calls),
+        "cost_usd": _cost(calls),
+        "calls_of_unknown_cost": sum(1 for call in calls if call["cost_usd"] is None),
+        "history": [_past(row, manifests) for row in ends],
+        "notes": _notes(manifests, {call["run_id"] for call in calls}),
+    }
+
+
+def _answer(found: RowValues, manifest: dict[str, Any], end: dict[str, Any]) -> dict[str, Any] | None:
+    if end["outcome"] != Outcome.ENRICHED:
+        return None
+    return {"field": manifest["job"]["answer"]["field"], "value": found.answer}
+
+
+def _pending_reason(output: str, end: dict[str, Any]) -> str | None:
+    if end["outcome"] != Outcome.PENDING:
+        return None
+    try:
+        reasons = orjson.loads(read_bytes(RunFolder(output, end["run_id"]).summary)).get("pending_reasons")
+    except (OSError, orjson.JSONDecodeError):
+        reasons = None
+    return reasons[0]["reason"] if reasons else "the run stopped before its request was answered"
+
+
+def _request(audit: AuditQuery, end: dict[str, Any], calls: list[dict[str, Any]]) -> dict[str, Any] | None:
+    request_id = end["request_id"]
+    if request_id is None:
+        return None
+    main = next((call for call in calls if call["lane"] == "main"), None)
+    hashes = {name: main[column] if main else None for name, column in (*_HASHES.items(), ("lookup", "lookup_sha256"))}
+    shared = audit.sharers(request_id, end["run_id"])
+    return {"request_id": request_id, "rows_sharing_it": shared, "hashes": hashes}
+
+
+def _prompt(calls: list[dict[str, Any]], manifest: dict[str, Any]) -> dict[str, Any] | None:
+    sent = [call["request_json"] for call in calls if call["lane"] == "main" and call["request_json"]]
+    if sent:
+        return read_prompt(sent[-1])
+    if not calls:
+        return None
+    payloads = manifest["job"].get("audit", {}).get("payloads", "full")
+    return {"system": None, "turns": [], "note": f"not kept (audit.payloads: {payloads})"}
+
+
+def _reuse(end: dict[str, Any], manifests: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    answered_in = end["answered_in_run_id"]
+    if answered_in is None or answered_in == end["run_id"]:
+        return None
+    status = manifests[answered_in]["status"] if answered_in in manifests else None
+    why = "the same request (prompt, model, params and schema) was settled there, so it was not sent again"
+    return {"run_id": answered_in, "run_status": status, "reason": why}
+
+
+def _batches(audit: AuditQuery, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    ids = list(dict.fromkeys(call["batch_id"] for call in calls))
+    if not ids:
+        return []
+    places = audit.places(list({call["request_id"] for call in calls}))
+    place = {entry["batch_id"]: entry for entry in places}
+    return [_batch(batch, place.get(batch["batch_id"], {})) for batch in audit.batches(ids)]
+
+
+def _batch(batch: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
+    facts = {name: plain(batch[name]) for name in _BATCH_FACTS}
+    return {**facts, "ordinal": place.get("ordinal"), "custom_id": place.get("custom_id")}
+
+
+def _call(call: dict[str, Any], manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    facts = {name: plain(call[name]) for name in _CALL_FACTS}
+    job = manifests.get(call["run_id"], {}).get("job", {})
+    return {**facts, "error": read_error(call["error_json"]), "text": answer_text(call, job)}
+
+
+def read_error(error_json: str | None) -> dict[str, Any] | None:
+    """Return what a call's error_json holds, or its text where that is no object."""
+    if error_json is None:
+        return None
+    try:
+        found = orjson.loads(error_json)
+    except orjson.JSONDecodeError:
+        return {"message": error_json}
+    return found if isinstance(found, dict) else {"message": str(found)}
+
+
+def _repair(calls: list[dict[str, Any]]) -> dict[str, Any] | None:
+    repairs = [call for call in calls if call["lane"] == "repair"]
+    if not repairs:
+        return None
+    turns = (read_prompt(repairs[-1]["request_json"]) or {}).get("turns", []) if repairs[-1]["request_json"] else []
+    asked = turns[-1]["text"] if turns else None
+    return {
+        "request_id": repairs[-1]["request_id"],
+        "why": asked,
+        "calls": len(repairs),
+        "outcome": repairs[-1]["outcome"],
+    }
+
+
+def _cost(calls: Iterable[dict[str, Any]]) -> str | None:
+    known = [call["cost_usd"] for call in calls if call["cost_usd"] is not None]
+    return plain(sum(known, Decimal(0))) if known else None
+
+
+def _past(row: dict[str, Any], manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    manifest = manifests.get(row["run_id"], {})
+    return {
+        "run_id": row["run_id"],
+        "run_status": manifest.get("status"),
+        "started_at": manifest.get("started_at"),
+        "outcome": row["outcome"],
+        "answered_in_run_id": row["answered_in_run_id"],
+    }
+
+
+def _notes(manifests: dict[str, dict[str, Any]], called: set[str]) -> list[str]:
+    notes = []
+    for run_id, manifest in manifests.items():
+        if manifest["status"] == RUNNING:
+            notes.append(f"run {run_id} is under way, or was killed: its calls are not told here yet")
+        elif manifest["status"] == CRASHED and run_id in called:
+            notes.append(f"run {run_id} was killed: the calls it made are told here, but it left no outcomes of rows")
+    return notes

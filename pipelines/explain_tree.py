@@ -1,0 +1,216 @@
+"""A row's story as a tree on the terminal; draws what `explain.explain_row` found."""
+
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from pipelines.advice import advice
+from pipelines.text import milliseconds, moment, money, number, one_line, plural, printable
+
+_OUTCOME_STYLES = {"enriched": "bold green", "dead_lettered": "bold red", "pending": "bold yellow"}
+_OUTCOME_WORDS = {"enriched": "enriched", "dead_lettered": "dead letter", "pending": "pending"}
+_MAX_PROMPT_LINES = 40
+_LANES = {"main": "question", "repair": "repair"}
+
+
+def draw_story(story: dict[str, Any], console: Console) -> None:
+    """Draw the whole story."""
+    width = max(40, console.width - 8)
+    head = Text("Row ", style="bold")
+    head.append(one_line(story["row_id"], width), style="bold cyan")
+    head.append("  ")
+    head.append(_OUTCOME_WORDS.get(story["outcome"], story["outcome"]), style=_OUTCOME_STYLES.get(story["outcome"], ""))
+    tree = Tree(head, guide_style="dim")
+    _draw_source(tree, story, width)
+    _draw_prompt(tree, story, width)
+    _draw_reuse(tree, story)
+    for batch in story["batches"]:
+        _draw_batch(tree, batch, story, width)
+    _draw_repair(tree, story, width)
+    _draw_end(tree, story, width)
+    _draw_cost(tree, story)
+    _draw_hashes(tree, story)
+    _draw_history(tree, story)
+    console.print(tree)
+    for note in story["notes"]:
+        console.print(Text(f"Note: {note}.", style="dim"))
+
+
+def _line(label: str, value: str = "", style: str = "") -> Text:
+    text = Text(label, style="bold")
+    if value:
+        text.append("  ")
+        text.append(value, style=style or "not bold")
+    return text
+
+
+def _draw_source(tree: Tree, story: dict[str, Any], width: int) -> None:
+    branch = tree.add(_line("Source", story["source"]))
+    values = story["values"]
+    if isinstance(values, dict):
+        name_width = min(24, max((len(name) for name in values), default=0))
+        for name, value in values.items():
+            text = Text(one_line(name, 24).ljust(name_width), style="dim")
+            text.append("  " + one_line(_shown(value), width - name_width - 2), style="not dim")
+            branch.add(text)
+    elif isinstance(values, str):
+        branch.add(one_line(values, width))
+    else:
+        branch.add(Text("its values are in the source; the run wrote none", style="dim"))
+
+
+def _draw_prompt(tree: Tree, story: dict[str, Any], width: int) -> None:
+    prompt, request = story["prompt"], story["request"]
+    if request is None:
+        tree.add(_line("Prompt", "none: the row never became a request", "dim"))
+        return
+    shared = request["rows_sharing_it"]
+    with_others = f", shared by {plural(shared, 'row')} of this run" if shared > 1 else ""
+    branch = tree.add(_line("Prompt", f"request {request['request_id'][:16]}{with_others}"))
+    if prompt is None:
+        branch.add(Text("no call was made, so nothing was sent", style="dim"))
+        return
+    if prompt["note"]:
+        branch.add(Text(prompt["note"], style="dim"))
+    if prompt["system"]:
+        _draw_text(branch, "system", prompt["system"], width)
+    for turn in prompt["turns"]:
+        _draw_text(branch, turn["role"], turn["text"], width)
+
+
+def _draw_text(branch: Tree, label: str, text: str, width: int) -> None:
+    lines = printable(text).splitlines() or [""]
+    shown = lines[:_MAX_PROMPT_LINES]
+    if len(lines) > len(shown):
+        shown.append(f"... and {plural(len(lines) - len(shown), 'more line')} (all of it with --json)")
+    if len(shown) == 1 and len(shown[0]) + len(label) + 2 <= width:
+        branch.add(Text.assemble((label, "dim"), "  ", shown[0]))
+        return
+    inner = branch.add(Text(label, style="dim"))
+    inner.add(Text("\n".join(shown)))
+
+
+def _draw_reuse(tree: Tree, story: dict[str, Any]) -> None:
+    reuse = story["reuse"]
+    if reuse:
+        tree.add(_line("Reused", f"from run {reuse['run_id']}: {reuse['reason']}"))
+
+
+def _draw_batch(tree: Tree, batch: dict[str, Any], story: dict[str, Any], width: int) -> None:
+    place = "" if batch["ordinal"] is None else f", place {number(batch['ordinal'] + 1)}"
+    words = f"{batch['batch_id']}  {batch['mode']}, {plural(batch['request_count'], 'request')}{place}, {batch['status']}"
+    branch = tree.add(_line("Batch", words))
+    if len({call["run_id"] for call in story["calls"]} | {story["run_id"]}) > 1:
+        branch.add(Text(f"in run {batch['run_id']}", style="dim"))
+    for call in story["calls"]:
+        if call["batch_id"] == batch["batch_id"]:
+            _draw_call(branch, call, width)
+
+
+def _draw_call(branch: Tree, call: dict[str, Any], width: int) -> None:
+    good = call["outcome"] == "ok"
+    head = Text(f"call {call['call_index']}  ")
+    head.append(f"{_LANES.get(call['lane'], call['lane'])}, attempt {call['attempt']}: ")
+    head.append(call["outcome"], style="green" if good else "red")
+    if call["http_status"] is not None:
+        head.append(f"  HTTP {call['http_status']}")
+    head.append(f"  {milliseconds(call['latency_ms'])}")
+    if call["waited_ms"] >= 1:
+        head.append(f" after waiting {milliseconds(call['waited_ms'])}")
+    node = branch.add(head)
+    node.add(Text(_times_and_ids(call), style="dim"))
+    if call["error"]:
+        node.add(Text(one_line(call["error"].get("message") or orjson.dumps(call["error"]).decode(), 2 * width), "red"))
+    if call["input_tokens"] is not None or call["output_tokens"] is not None:
+        node.add(Text(_usage(call), style="dim"))
+    if call["text"] is not None:
+        node.add(Text.assemble(("said  ", "dim"), one_line(call["text"], 2 * width)))
+
+
+def _times_and_ids(call: dict[str, Any]) -> str:
+    model = call["request_model"]
+    if call["response_model"] and call["response_model"] != model:
+        model = f"{model} (answered by {call['response_model']})"
+    parts = [moment(call["started_at"]), f"{call['provider_name']} {model}"]
+    if call["provider_request_id"]:
+        parts.append(f"id {call['provider_request_id']}")
+    return ", ".join(parts)
+
+
+def _usage(call: dict[str, Any]) -> str:
+    parts = [f"{number(call['input_tokens'])} tokens in", f"{number(call['output_tokens'])} out"]
+    named = {
+        "cache_read_input_tokens": "read from cache",
+        "cache_write_input_tokens": "written to cache",
+        "reasoning_output_tokens": "reasoning",
+    }
+    parts += [f"{number(call[key])} {words}" for key, words in named.items() if call[key]]
+    if call["finish_reasons"]:
+        parts.append(f"finished: {', '.join(call['finish_reasons'])}")
+    source = call["cost_source"].replace("_", " ")
+    parts.append(f"{money(call['cost_usd'])} ({source})" if call["cost_usd"] else f"cost {call['cost_reason'] or source}")
+    return ", ".join(parts)
+
+
+def _draw_repair(tree: Tree, story: dict[str, Any], width: int) -> None:
+    repair = story["repair"]
+    if repair is None:
+        return
+    branch = tree.add(_line("Repair", f"asked again once, {plural(repair['calls'], 'call')}: {repair['outcome']}"))
+    if repair["why"]:
+        branch.add(Text(one_line(repair["why"], 2 * width), style="dim"))
+
+
+def _draw_end(tree: Tree, story: dict[str, Any], width: int) -> None:
+    if story["outcome"] == "enriched":
+        answer = story["answer"]
+        tree.add(_line("Answer", f"{answer['field']} = {one_line(_shown(answer['value']), 2 * width)}", "green"))
+    elif story["failure"]:
+        failure = story["failure"]
+        branch = tree.add(_line("Failed", f"at {failure['stage']}: {failure['kind']}", "red"))
+        branch.add(one_line(failure["reason"], 4 * width))
+        tries = plural(failure["attempts"], "attempt")
+        retry = "another run may succeed" if failure["retryable"] else "another run gives the same"
+        branch.add(Text(f"{tries}; {retry}. What to do: {advice(failure['kind'])}.", style="dim"))
+    elif story["pending_reason"]:
+        branch = tree.add(_line("Pending", one_line(story["pending_reason"], 2 * width), "yellow"))
+        branch.add(Text("Run the job again: it takes this row up.", style="dim"))
+
+
+def _draw_cost(tree: Tree, story: dict[str, Any]) -> None:
+    calls = story["calls"]
+    if not calls:
+        tree.add(_line("Cost", "$0: no call was made"))
+        return
+    words = f"{money(story['cost_usd'])} for {plural(len(calls), 'call')}"
+    unknown = story["calls_of_unknown_cost"]
+    if unknown:
+        reasons = sorted({call["cost_reason"] for call in calls if call["cost_usd"] is None and call["cost_reason"]})
+        words += f"; {plural(unknown, 'call')} of unknown cost" + (f" ({'; '.join(reasons)})" if reasons else "")
+    tree.add(_line("Cost", words))
+
+
+def _draw_hashes(tree: Tree, story: dict[str, Any]) -> None:
+    hashes = (story["request"] or {}).get("hashes", {})
+    shown = [f"{name} {digest[:16]}" for name, digest in hashes.items() if digest]
+    if shown:
+        tree.add(_line("Hashes", ", ".join(shown)))
+
+
+def _draw_history(tree: Tree, story: dict[str, Any]) -> None:
+    history = story["history"]
+    branch = tree.add(_line("Runs", plural(len(history), "run") + " with this row"))
+    for past in history:
+        words = f"{past['run_id']}  {_OUTCOME_WORDS.get(past['outcome'], past['outcome'])}"
+        if past["answered_in_run_id"] and past["answered_in_run_id"] != past["run_id"]:
+            words += f", answered in {past['answered_in_run_id']}"
+        branch.add(Text(words, style="" if past["run_id"] == story["run_id"] else "dim"))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return orjson.dumps(value, default=str).decode()
+    return "null" if value is None else str(value)

@@ -1,0 +1,203 @@
+"""What a run of a job would do, send and cost: reads the input and the ledger, sends nothing, needs no Beam.
+
+Rows pass through the same functions as in a run (reading, identity, templates, request ids, the ledger's answers),
+in this process. Memory: one short digest and a token count per distinct request, and for a job with a key one more
+digest per row while keys are compared; never the rows themselves.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from pipelines.estimate import Load, estimate_cost, estimate_time, output_range
+from pipelines.prepare import PreparedJob
+from transforms.records.errors import RowError
+from transforms.records.failure import DeadLetter, FailureKind, Stage
+from transforms.records.request import Lane
+from transforms.records.row import RawRow
+from transforms.rules.identity import content_sha256, row_key
+from transforms.rules.tokens import estimate_tokens, prompt_tokens
+from transforms.storage.inputs import read_rows
+from transforms.storage.ledger import read_answers
+
+_EXAMPLES = 3
+_DIGEST_BYTES = 16
+TOKEN_METHOD = "about 4 characters of English a token, prompt and schema; providers count differently"
+
+
+@dataclass(slots=True)
+class _Failures:
+    """Rows that would be dead letters before any call, counted by stage and kind, with the first few of each."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+
+    def add(self, stage: Stage, kind: FailureKind, row: RawRow | DeadLetter, reason: str) -> None:
+        name = (str(stage), str(kind))
+        self.counts[name] += 1
+        shown = self.examples.setdefault(name, [])
+        if len(shown) < _EXAMPLES:
+            shown.append({"source": f"{row.path}:{row.line}", "reason": reason})
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [
+            {"stage": stage, "kind": kind, "rows": count, "examples": self.examples[stage, kind]}
+            for (stage, kind), count in self.counts.most_common()
+        ]
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What reading the whole input found: rows in, failures, and tokens of each distinct request by its digest."""
+
+    rows_in: int = 0
+    asked: int = 0
+    failures: _Failures = field(default_factory=_Failures)
+    requests: dict[bytes, int] = field(default_factory=dict)
+
+
+def make_plan(prepared: PreparedJob) -> dict[str, Any]:
+    """Return what a run would do, as JSON values with stable keys.
+
+    Keys: job, output, provider, model, rows {in, asked, failed}, failures, requests {distinct, shared, reused,
+    to_send}, tokens {input, output_low, output_high, method}, cost_usd {low, high, unknown}, time {low_s, high_s,
+    limited_by, assumption}, warnings.
+
+    Raises:
+        InputError, OSError: an input can't be read any more.
+        InternalError: the ledger is damaged.
+    """
+    scan = _scan(prepared)
+    distinct = len(scan.requests)
+    _drop_settled(prepared.segments, scan.requests)
+    to_send = len(scan.requests)
+    load = Load(to_send, sum(scan.requests.values()), *output_range(prepared.max_output_tokens, to_send))
+    cost = estimate_cost(prepared.provider_name, prepared.price_model, load)
+    return {
+        "job": prepared.job.name,
+        "output": prepared.job.output,
+        "provider": prepared.provider_name,
+        "model": prepared.request_model,
+        "rows": {"in": scan.rows_in, "asked": scan.asked, "failed": scan.rows_in - scan.asked},
+        "failures": scan.failures.to_json(),
+        "requests": {
+            "distinct": distinct,
+            "shared": scan.asked - distinct,
+            "reused": distinct - to_send,
+            "to_send": to_send,
+        },
+        "tokens": {
+            "input": load.input_tokens,
+            "output_low": load.output_low,
+            "output_high": load.output_high,
+            "method": TOKEN_METHOD,
+        },
+        "cost_usd": cost,
+        "time": estimate_time(prepared.job, load),
+        "warnings": _warnings(prepared, scan, cost, to_send),
+    }
+
+
+def _scan(prepared: PreparedJob) -> _Scan:
+    key = prepared.job.input.key
+    clashing = _clashing_keys(prepared) if key else frozenset()
+    scan = _Scan()
+    schema_tokens = estimate_tokens(orjson.dumps(prepared.answer_schema).decode()) if prepared.answer_schema else 0
+    for row in _rows(prepared):
+        scan.rows_in += 1
+        if isinstance(row, DeadLetter):
+            scan.failures.add(row.stage, row.kind, row, row.reason)
+        elif not _is_clash(row, key, clashing, scan.failures):
+            _ask(prepared, row, scan, schema_tokens)
+    return scan
+
+
+def _rows(prepared: PreparedJob) -> Iterator[RawRow | DeadLetter]:
+    for file in prepared.files:
+        yield from read_rows(file, prepared.input, prepared.input_schema)
+
+
+def _clashing_keys(prepared: PreparedJob) -> frozenset[bytes]:
+    """Return the digests of the keys that rows of different content share."""
+    contents: dict[bytes, bytes] = {}
+    clashing: set[bytes] = set()
+    for row in _rows(prepared):
+        if isinstance(row, DeadLetter):
+            continue
+        try:
+            key = _digest(row_key(row.values, prepared.job.input.key))
+        except RowError:
+            continue
+        content = bytes.fromhex(content_sha256(row.values))[:_DIGEST_BYTES]
+        if contents.setdefault(key, content) != content:
+            clashing.add(key)
+    return frozenset(clashing)
+
+
+def _is_clash(row: RawRow, key: list[str], clashing: frozenset[bytes], failures: _Failures) -> bool:
+    """Say whether the row has no usable key, and count it if so."""
+    if not key:
+        return False
+    try:
+        text = row_key(row.values, key)
+    except RowError as error:
+        failures.add(Stage.IDENTIFY, error.kind, row, error.reason)
+        return True
+    if clashing and _digest(text) in clashing:
+        failures.add(Stage.IDENTIFY, FailureKind.DUPLICATE_KEY, row, f'other rows with other content have the key "{text}"')
+        return True
+    return False
+
+
+def _ask(prepared: PreparedJob, row: RawRow, scan: _Scan, schema_tokens: int) -> None:
+    try:
+        prompt = prepared.template.render(row.values).prompt
+    except RowError as error:
+        scan.failures.add(Stage.RENDER, error.kind, row, error.reason)
+        return
+    scan.asked += 1
+    request = _short(prepared.identity.request_id(prompt))
+    if request not in scan.requests:
+        scan.requests[request] = prompt_tokens(prompt) + schema_tokens
+
+
+def _drop_settled(segments: list[str], requests: dict[bytes, int]) -> None:
+    """Take out the requests that the ledger answers."""
+    for path in segments:
+        for answer in read_answers(path):
+            if answer.lane is Lane.MAIN:
+                requests.pop(_short(answer.request_id), None)
+
+
+def _short(hex_digest: str) -> bytes:
+    return bytes.fromhex(hex_digest[: 2 * _DIGEST_BYTES])
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+
+
+def _warnings(prepared: PreparedJob, scan: _Scan, cost: dict[str, Any], to_send: int) -> list[str]:
+    job = prepared.job
+    used = prepared.template.columns_used
+    duplicates = scan.failures.counts[str(Stage.IDENTIFY), str(FailureKind.DUPLICATE_KEY)]
+    lost = scan.rows_in - scan.asked
+    share = lost / scan.rows_in if scan.rows_in else 0.0
+    allowed = job.limits.max_dead_letter_ratio
+    cases = [
+        (scan.rows_in == 0, "the input has no rows"),
+        (used is not None and not used, "the template names no column: every row asks the same question"),
+        (not job.input.key, "input.key names no column: rows are told apart by their content, so a changed row is a new row"),
+        (duplicates > 0, f"{duplicates:,} rows share a key and differ: all of them become dead letters"),
+        (share > allowed, f"{share:.1%} of the rows fail before any call, more than limits.max_dead_letter_ratio ({allowed:.1%})"),
+        (
+            prepared.max_output_tokens is None,
+            "model.params.max_output_tokens is not set: an answer may be as long, and cost as much, as the model likes",
+        ),
+        (to_send > 0 and cost["unknown"] is not None, f"the cost is unknown: {cost['unknown']}"),
+    ]
+    return [sentence for holds, sentence in cases if holds]

@@ -1,0 +1,80 @@
+"""The command `run`: a job run with progress on standard error and its end on standard output."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pipelines.job import LoadedJob, load_job
+from pipelines.job_secrets import job_secrets
+from pipelines.logs import setup_logs
+from pipelines.progress import choose_form, is_local_run, shown_progress
+from pipelines.run import RunRequest, run_job
+from pipelines.screen import Screen
+from pipelines.summary import EXIT_DONE, RunResult
+from transforms.providers import make_provider
+
+
+def run_to_screen(
+    screen: Screen,
+    job_path: str,
+    overrides: Sequence[str],
+    beam_args: Sequence[str],
+    *,
+    dry_run: bool,
+    log_level: str,
+    log_format: Literal["console", "json"],
+) -> int:
+    """Run a job and show it; return the exit code.
+
+    Raises:
+        Exception: what `run_job` raises; screen.running tells whether answers may be in the ledger.
+    """
+    loaded = load_job(job_path, overrides)
+    secrets = job_secrets(loaded.job)
+    screen.keep_secret(secrets)
+    setup_logs(log_level, log_format, secrets)
+    is_local = is_local_run(beam_args)
+    if is_local and not dry_run:
+        _require_key(loaded)
+    form = choose_form(as_json=screen.as_json, log_format=log_format)
+
+    def began(_: Any) -> None:
+        screen.running = not dry_run
+
+    with shown_progress(form, is_local=is_local):
+        result = run_job(RunRequest(loaded, beam_args, dry_run), began)
+    screen.running = False
+    _show(screen, loaded, result, dry_run=dry_run)
+    return result.exit_code
+
+
+def _require_key(loaded: LoadedJob) -> None:
+    """Stop before anything begins when the calls of this process would lack their key. Raises ConfigError."""
+    from transforms._worker import read_key
+
+    read_key(make_provider(loaded.job.model, None))
+
+
+def _show(screen: Screen, loaded: LoadedJob, result: RunResult, *, dry_run: bool) -> None:
+    if screen.as_json:
+        screen.show(result.summary, lambda facts, console: None)
+    else:
+        from pipelines.run_text import draw_run
+
+        screen.show(_facts(loaded, result, dry_run=dry_run), draw_run)
+    if result.sentence and (result.exit_code != EXIT_DONE or dry_run):
+        screen.complain(result.sentence)
+
+
+def _facts(loaded: LoadedJob, result: RunResult, *, dry_run: bool) -> dict[str, Any]:
+    """Gather what the end of a run shows beside its summary."""
+    from pipelines.run_text import find_example, sample_rows
+
+    job, summary = loaded.job, result.summary
+    return {
+        "summary": summary,
+        "field": job.answer.field,
+        "sample": [] if dry_run else sample_rows(summary["outputs"]["enriched"], job.answer.field),
+        "example": None if dry_run else find_example(job.output, summary["run_id"]),
+        "output": job.output,
+        "dry_run": dry_run,
+    }

@@ -1,0 +1,64 @@
+"""What was sent and what came back, read out of the audit's payloads in any provider's shape."""
+
+from typing import Any
+
+import orjson
+
+from transforms.providers import make_provider
+from transforms.records.errors import RowbeamError
+from transforms.records.reply import HttpResponse, Reply
+from transforms.records.settings import ModelSettings
+
+
+def read_prompt(request_json: str) -> dict[str, Any]:
+    """Return {"system", "turns": [{"role", "text"}], "note"} of a request body.
+
+    Knows chat completions, the Responses API and Anthropic's Messages; of a body that was kept as a hash only, and
+    of any other, the note says what there is.
+    """
+    try:
+        body = orjson.loads(request_json)
+    except orjson.JSONDecodeError:
+        body = None
+    if not isinstance(body, dict):
+        return {"system": None, "turns": [], "note": "the request's body can't be read"}
+    if set(body) == {"sha256", "bytes"}:
+        note = f"kept as a hash only (audit.payloads: hash): sha256 {body['sha256']}, {body['bytes']} bytes"
+        return {"system": None, "turns": [], "note": note}
+    given = body.get("messages", body.get("input"))
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given or []
+    turns = [_turn(item) for item in items if isinstance(item, dict)]
+    system = [turn["text"] for turn in turns if turn["role"] in ("system", "developer")]
+    system += [_text(body[key]) for key in ("system", "instructions") if body.get(key)]
+    asked = [turn for turn in turns if turn["role"] not in ("system", "developer")]
+    return {"system": "\n".join(system) or None, "turns": asked, "note": None}
+
+
+def answer_text(call: dict[str, Any], job: dict[str, Any]) -> str | None:
+    """Return the text of a call's answer as its provider's reader sees it, or None where there is none to see.
+
+    Args:
+        call: a row of the audit table calls.
+        job: the job of the call's run, as its manifest holds it.
+    """
+    body = call.get("response_json")
+    if body is None or call.get("http_status") is None:
+        return None
+    try:
+        provider = make_provider(ModelSettings.model_validate(job.get("model")), None)
+        outcome = provider.read(HttpResponse(call["http_status"], {}, body.encode("utf-8")))
+    except (RowbeamError, ValueError, ImportError):
+        return None
+    return outcome.text if isinstance(outcome, Reply) else None
+
+
+def _turn(item: dict[str, Any]) -> dict[str, str]:
+    return {"role": str(item.get("role", "user")), "text": _text(item.get("content"))}
+
+
+def _text(content: Any) -> str:
+    """Return a content's text: text itself, or the texts of its parts."""
+    if isinstance(content, list):
+        parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        return "\n".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""

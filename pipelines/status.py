@@ -1,0 +1,104 @@
+"""What is at an output: its runs, who holds it now, what waits, and how much the ledger holds."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from transforms.records.errors import ConfigError
+from transforms.records.request import Lane
+from transforms.storage.ledger import read_answers, segments
+from transforms.storage.objects import read_bytes
+from transforms.storage.processes import ProcessId, is_dead
+from transforms.storage.runs import RUNNING, list_runs
+
+#: Shown instead of "running" for a run that holds the lease no more: it was killed, and the next run will seal it.
+KILLED = "killed"
+
+
+def read_status(output: str, now: datetime) -> dict[str, Any]:
+    """Return the state of an output as JSON values with stable keys.
+
+    Keys: output, job, latest_run_id, pending_rows, lease, ledger {segments, bytes, settled_requests}, runs (oldest
+    first; each run_id, status, started_at, ended_at, duration_s, rows, calls, tokens, cost_usd, runner).
+
+    Args:
+        output: the job's output folder.
+        now: with a time zone; tells whether the lease has expired.
+
+    Raises:
+        ConfigError: there is no output.
+    """
+    if not (Path(output) / "ledger").is_dir() and not (Path(output) / "runs").is_dir():
+        raise ConfigError(f"{output} is not the output of a job: it has no runs and no ledger; name the job's `output`")
+    lease = _lease(output, now)
+    holder = lease["run_id"] if lease and lease["alive"] else None
+    runs = [_run(manifest, holder) for manifest in list_runs(output)]
+    finished = [run for run in runs if run["rows"] and run["rows"]["in"] is not None]
+    latest = finished[-1] if finished else None
+    return {
+        "output": output,
+        "job": list_runs(output)[-1]["job_name"] if runs else None,
+        "latest_run_id": latest["run_id"] if latest else None,
+        "pending_rows": latest["rows"]["pending"] if latest else None,
+        "lease": lease,
+        "ledger": _ledger(str(Path(output) / "ledger")),
+        "runs": runs,
+    }
+
+
+def _run(manifest: dict[str, Any], holder: str | None) -> dict[str, Any]:
+    counts = manifest["counts"] or {}
+    status = manifest["status"]
+    if status == RUNNING and manifest["run_id"] != holder:
+        status = KILLED
+    return {
+        "run_id": manifest["run_id"],
+        "status": status,
+        "started_at": manifest["started_at"],
+        "ended_at": manifest["ended_at"],
+        "duration_s": _seconds(manifest["started_at"], manifest["ended_at"]),
+        "rows": counts.get("rows"),
+        "calls": counts.get("calls"),
+        "tokens": counts.get("tokens"),
+        "cost_usd": manifest["cost_usd"],
+        "runner": manifest["runner"],
+    }
+
+
+def _seconds(start: str, end: str | None) -> float | None:
+    if end is None:
+        return None
+    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
+
+
+def _lease(output: str, now: datetime) -> dict[str, Any] | None:
+    """Return who holds the output; alive is False for a lease that has expired or whose process is gone."""
+    try:
+        held = orjson.loads(read_bytes(str(Path(output) / "ledger" / "lease.json")))
+        owner = ProcessId(**held["owner"])
+        alive = held["expires_at"] > now.timestamp() and not is_dead(owner)
+        since = datetime.fromtimestamp(held["acquired_at"], UTC)
+        return {
+            "run_id": held["run_id"],
+            "host": owner.host,
+            "pid": owner.pid,
+            "since": since.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "alive": alive,
+        }
+    except FileNotFoundError:
+        return None
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return {"run_id": None, "host": None, "pid": None, "since": None, "alive": False}
+
+
+def _ledger(folder: str) -> dict[str, int]:
+    paths = segments(folder)
+    settled: set[bytes] = set()
+    for path in paths:
+        settled.update(
+            bytes.fromhex(answer.request_id[:32]) for answer in read_answers(path) if answer.lane is Lane.MAIN
+        )
+    total = sum(Path(path).stat().st_size for path in paths)
+    return {"segments": len(paths), "bytes": total, "settled_requests": len(settled)}

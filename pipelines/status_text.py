@@ -1,0 +1,82 @@
+"""An output's state on the terminal; draws what `status.read_status` found."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.plan_text import make_facts
+from pipelines.text import duration, moment, money, number, plural, size
+
+_STYLES = {"done": "green", "running": "cyan", "pending": "yellow", "killed": "red", "crashed": "red", "broken": "red"}
+_WORDS = {"too_many_dead_letters": "dead letters"}
+_SHOWN_RUNS = 20
+_ALL = ("rows", "enriched", "dead", "pending", "calls", "cost", "time")
+_NARROW = ("rows", "enriched", "dead", "cost")
+#: Terminals below this width get the _NARROW columns.
+_WIDE = 105
+
+
+def draw_status(status: dict[str, Any], console: Console) -> None:
+    """Draw the whole state."""
+    console.print(Text.assemble(("Output ", "bold"), (status["output"], "bold cyan"), f"  {status['job'] or 'no run yet'}"))
+    console.print()
+    facts = make_facts()
+    facts.add_row("Held by", _lease_text(status["lease"]))
+    facts.add_row("Waiting", _pending_text(status["pending_rows"]))
+    ledger = status["ledger"]
+    facts.add_row(
+        "Ledger",
+        f"{plural(ledger['settled_requests'], 'settled request')} in {plural(ledger['segments'], 'segment')}, "
+        f"{size(ledger['bytes'])}",
+    )
+    console.print(facts)
+    if status["runs"]:
+        console.print()
+        console.print(_runs_table(status["runs"][-_SHOWN_RUNS:], console.width))
+        hidden = len(status["runs"]) - _SHOWN_RUNS
+        if hidden > 0:
+            console.print(Text(f"{plural(hidden, 'older run')} not shown (all with --json).", style="dim"))
+
+
+def _lease_text(lease: dict[str, Any] | None) -> str:
+    if lease is None:
+        return "nobody"
+    if not lease["alive"]:
+        return f"nobody: run {lease['run_id']} left its lease behind, and the next run takes over"
+    since = moment(lease["since"])
+    return f"run {lease['run_id']} (process {lease['pid']} on {lease['host']}) since {since}"
+
+
+def _pending_text(pending: int | None) -> str:
+    if pending is None:
+        return "unknown: no run has come to its end"
+    return f"{plural(pending, 'row')}: run the job again" if pending else "nothing"
+
+
+def _runs_table(runs: list[dict[str, Any]], width: int) -> Table:
+    columns = _NARROW if width < _WIDE else _ALL
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("run", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for run in runs:
+        status = Text(_WORDS.get(run["status"], run["status"]), style=_STYLES.get(run["status"], "yellow"))
+        facts = _facts(run)
+        table.add_row(run["run_id"], status, *(facts[name] for name in columns))
+    return table
+
+
+def _facts(run: dict[str, Any]) -> dict[str, str]:
+    rows, calls = run["rows"] or {}, run["calls"] or {}
+    return {
+        "rows": number(rows.get("in")),
+        "enriched": number(rows.get("enriched")),
+        "dead": number(rows.get("dead_lettered")),
+        "pending": number(rows.get("pending")),
+        "calls": number(calls.get("sent")),
+        "cost": "-" if run["calls"] is None else money(run["cost_usd"]),
+        "time": duration(run["duration_s"]),
+    }

@@ -1,0 +1,120 @@
+"""Steps are labelled by hand, keep their labels, and no branch of the path ends in nothing.
+
+A runner that updates a running job finds its state by step labels, so a label is changed on purpose or not at all:
+after such a change, replace step_labels.txt by the list that the failing test prints.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.guards.sources import ROOT, Module, modules
+
+GOLDEN = Path(__file__).with_name("step_labels.txt")
+LABEL = re.compile(r"[A-Z][A-Za-z0-9]*")
+
+#: Outputs that nobody takes, and why.
+UNTAKEN = {
+    "EnrichRows/ParseRepairs/ParseAnswer[repairs]": "a repaired answer is not repaired again, so nothing comes out here",
+}
+
+
+@dataclass
+class Graph:
+    """A built pipeline: our own step labels, each tagged output, and what is taken as an input."""
+
+    labels: set[str] = field(default_factory=set)
+    tagged: dict[str, Any] = field(default_factory=dict)
+    taken: set[Any] = field(default_factory=set)
+
+
+def _is_ours(node: Any) -> bool:
+    made_by = type(node.transform).__module__ if node is not None and node.transform is not None else ""
+    return made_by.startswith(("pipelines.", "transforms."))
+
+
+def _read(pipeline: Any) -> Graph:
+    from apache_beam.pipeline import PipelineVisitor
+
+    graph = Graph()
+
+    class Reader(PipelineVisitor):
+        def enter_composite_transform(self, transform_node: Any) -> None:
+            self.visit_transform(transform_node)
+
+        def visit_transform(self, transform_node: Any) -> None:
+            graph.taken |= {*transform_node.inputs, *(side.pvalue for side in transform_node.side_inputs)}
+            if _is_ours(transform_node.parent):
+                graph.labels.add(transform_node.full_label)
+                for tag in getattr(transform_node.transform, "_tags", ()):
+                    graph.tagged[f"{transform_node.full_label}[{tag}]"] = transform_node.outputs.get(tag)
+
+    pipeline.visit(Reader())
+    return graph
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    """The main job's pipeline, with failed rows kept among the enriched ones so that every branch is there."""
+    import apache_beam as beam
+
+    from pipelines.enrich import EnrichRows
+    from pipelines.job import load_job
+    from pipelines.prepare import prepare
+
+    output = tmp_path_factory.mktemp("labels") / "out"
+    job = ROOT / "pipelines" / "jobs" / "reviews" / "job.yaml"
+    loaded = load_job(str(job), [f"output={output}", "on_failure=keep"])
+    pipeline = beam.Pipeline()
+    pipeline | "EnrichRows" >> EnrichRows(prepare(loaded, "20260101T000000-000000"))
+    return _read(pipeline)
+
+
+def _beam_modules() -> list[Module]:
+    return [m for m in modules() if any(name.partition(".")[0] == "apache_beam" for name, _ in m.imports())]
+
+
+def _steps(module: Module) -> Iterator[tuple[int, ast.expr]]:
+    """Yield (line, what is on the right) of every `|` that applies something; unions of types are not such."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and not _is_plain(node.right):
+            yield node.lineno, node.right
+
+
+def _is_plain(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name | ast.Attribute | ast.Constant | ast.Subscript)
+
+
+def _label(step: ast.expr) -> str | None:
+    if isinstance(step, ast.BinOp) and isinstance(step.op, ast.RShift) and isinstance(step.left, ast.Constant):
+        return str(step.left.value)
+    return None
+
+
+def test_every_step_is_labelled_by_hand() -> None:
+    """Each step is `"CamelCase" >> step`: a plain text, never computed, never left to Beam (a lambda's has a line number)."""
+    wrong = [
+        f"{module.name}:{line}: {ast.unparse(step)[:60]}"
+        for module in _beam_modules()
+        for line, step in _steps(module)
+        if LABEL.fullmatch(_label(step) or "") is None
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_labels_are_the_golden_list(graph: Graph) -> None:
+    """The labels of the whole path are those of step_labels.txt."""
+    labels = sorted(graph.labels)
+    assert labels == GOLDEN.read_text(encoding="utf-8").split(), "\n".join(["the labels are now:", *labels])
+
+
+def test_every_branch_is_consumed(graph: Graph) -> None:
+    """Each tagged output of our stages (failures, pending, repairs ...) is the input of another step."""
+    assert any(name.endswith("[failures]") for name in graph.tagged)
+    untaken = {name for name, output in graph.tagged.items() if output is None or output not in graph.taken}
+    assert untaken == set(UNTAKEN)

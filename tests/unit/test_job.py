@@ -1,0 +1,358 @@
+"""The job file: what is read, what overrides it, and what every mistake is told."""
+
+import textwrap
+
+import pytest
+
+from pipelines.job import check_columns, load_job, resolve_answer_schema
+from transforms.records.errors import ConfigError
+
+JOB = """
+name: review-sentiment
+input: {path: reviews.csv, key: [id]}
+output: out/reviews
+prompt:
+  system: You label customer reviews.
+  template: "Review: {{ row.text }}"
+answer:
+  field: sentiment
+  schema: {type: object, properties: {label: {enum: [yes, no]}}, required: [label]}
+model:
+  provider: openai
+  name: gpt-4o-mini-2024-07-18
+  api_version: 2023-06-01
+  params: {max_output_tokens: 64}
+pool: {timeout: 90s, deadline: 15m, give_up_after: 500ms}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Give a function that writes a job file and loads it."""
+
+    def write_and_load(text=JOB, *overrides, **environ):
+        path = tmp_path / "job.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else textwrap.dedent(text).encode())
+        return load_job(str(path), overrides, environ)
+
+    return write_and_load
+
+
+@pytest.fixture
+def refusal(load):
+    """Give a function that loads a wrong job and returns the sentence."""
+
+    def load_and_fail(text=JOB, *overrides, **environ):
+        with pytest.raises(ConfigError) as caught:
+            load(text, *overrides, **environ)
+        return str(caught.value)
+
+    return load_and_fail
+
+
+def test_a_job_is_read(load, tmp_path):
+    """Values arrive typed; yes and no, and dates, stay text."""
+    loaded = load()
+    job = loaded.job
+    assert job.answer.json_schema["properties"]["label"]["enum"] == ["yes", "no"]
+    assert job.model.api_version == "2023-06-01"
+    assert (job.pool.timeout, job.pool.deadline, job.pool.give_up_after) == (90.0, 900.0, 0.5)
+    assert job.pool.max_in_flight == 500
+    assert (loaded.path, loaded.folder) == (str(tmp_path / "job.yaml"), str(tmp_path))
+
+
+def test_relative_paths_start_at_the_job_file(load, tmp_path):
+    """Paths are absolute after loading, whatever the current folder; absolute ones stay."""
+    for name in ("system.txt", "template.txt", "labels.yaml"):
+        (tmp_path / name).write_text("x")
+    job = load(
+        """
+        name: j
+        input: {path: [a/*.csv, /data/b.csv]}
+        output: ../out
+        prompt: {system_file: system.txt, template_file: template.txt, lookup: {labels: labels.yaml}}
+        answer: {field: x}
+        model: {provider: llama_cpp, name: m, gguf: m.gguf}
+        """
+    ).job
+    assert job.input.path == [str(tmp_path / "a/*.csv"), "/data/b.csv"]
+    assert job.output == str(tmp_path.parent / "out")
+    assert job.prompt.template_file == str(tmp_path / "template.txt")
+    assert job.prompt.lookup == {"labels": str(tmp_path / "labels.yaml")}
+    assert job.model.gguf == str(tmp_path / "m.gguf")
+
+
+def test_a_missing_prompt_file_is_named(refusal):
+    """A template that is not there is found before launch."""
+    text = JOB.replace('template: "Review: {{ row.text }}"', "template_file: nope.txt")
+    assert refusal(text).startswith('job.yaml: prompt.template_file: no file "nope.txt" in ')
+
+
+def test_the_file_yields_to_the_environment_and_both_to_set(load):
+    """Precedence: file, environment, --set."""
+    assert load(JOB, ROWBEAM_POOL__MAX_IN_FLIGHT="7").job.pool.max_in_flight == 7
+    assert load(JOB, "pool.max_in_flight=8", ROWBEAM_POOL__MAX_IN_FLIGHT="7").job.pool.max_in_flight == 8
+    assert load(JOB, "pool.max_in_flight=8", "pool.max_in_flight=9").job.pool.max_in_flight == 9
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        pytest.param("prompt.system=Hello: world # all", "Hello: world # all", id="text with YAML signs"),
+        pytest.param("prompt.system={{ row.text }}", "{{ row.text }}", id="template"),
+        pytest.param('prompt.system="7"', "7", id="quoted"),
+        pytest.param("prompt.system=", None, id="empty is null"),
+        pytest.param("prompt.system=null", None, id="null"),
+        pytest.param("prompt.system=a=b", "a=b", id="equals sign"),
+    ],
+)
+def test_set_takes_text_as_it_is(load, override, value):
+    """A value is a scalar unless it begins like a list or a mapping."""
+    assert load(JOB, override).job.prompt.system == value
+
+
+def test_set_takes_lists_mappings_and_new_branches(load):
+    """Flow YAML, and keys below a part the file does not have."""
+    job = load(
+        JOB,
+        "input.key=[id, lang]",
+        "input.types={Rating: float}",
+        "audit.redact=[text]",
+        "limits.max_dead_letter_ratio=1",
+    ).job
+    assert job.input.key == ["id", "lang"]
+    assert job.input.types == {"Rating": "float"}
+    assert job.audit.redact == ["text"]
+    assert job.limits.max_dead_letter_ratio == 1.0
+
+
+def test_the_environment_keeps_the_case_of_free_names(load):
+    """Keys of the job are lower case; a column's name is what it is."""
+    assert load(JOB, ROWBEAM_INPUT__TYPES__Rating="float", OTHER="x").job.input.types == {"Rating": "float"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "environ", "sentence"),
+    [
+        pytest.param(["batching.group_sise=5"], {}, "--set batching.group_sise: unknown key; did you mean group_size?", id="set"),
+        pytest.param([], {"ROWBEAM_POOL__TIMEOUTS": "5"}, "ROWBEAM_POOL__TIMEOUTS pool.timeouts: unknown key; did you mean timeout?",
+                     id="environment"),
+        pytest.param(["pool.max_in_flight=0"], {}, "--set pool.max_in_flight: 0 is not allowed; give a number at least 1", id="value"),
+        pytest.param(["pool"], {}, "--set: write --set key.path=value, such as --set pool.timeout=30s", id="no value"),
+        pytest.param(["name.x=1"], {}, "--set name.x: name holds a value, not keys; set name as a whole", id="below a value"),
+        pytest.param(["input.key=[a"], {}, "--set input.key: the value is not valid YAML: line 1, column 3: expected ',' or ']', "
+                     "but got '<stream end>'", id="broken list"),
+    ],
+)  # fmt: skip
+def test_a_wrong_override_is_named(refusal, overrides, environ, sentence):
+    """The line says which override is wrong."""
+    assert refusal(JOB, *overrides, **environ) == sentence
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        pytest.param("pool:", "batching: {group_sise: 5}\npool:", "job.yaml: batching.group_sise: unknown key; did you mean group_size?",
+                     id="slip"),
+        pytest.param("pool:", "template: x\npool:", "job.yaml: template: unknown key; did you mean prompt.template?", id="wrong level"),
+        pytest.param("pool:", "limits: {zzz: 1}\npool:", "job.yaml: limits.zzz: unknown key; there are: max_dead_letter_ratio",
+                     id="unknown"),
+        pytest.param("pool:", "budget: {max_usd: 25}\npool:", "job.yaml: budget: is not in this version of Rowbeam; remove it",
+                     id="later part"),
+        pytest.param("pool:", "batching: {threshold: 20}\npool:",
+                     "job.yaml: batching.threshold: is not in this version of Rowbeam; remove it", id="later key"),
+        pytest.param("pool:", "batching: {mode: auto}\npool:",
+                     "job.yaml: batching.mode: \"auto\" is not in this version of Rowbeam; use 'per_request' or 'serial_bundle'",
+                     id="later value"),
+        pytest.param("pool:", "batching: {mode: fast}\npool:",
+                     "job.yaml: batching.mode: \"fast\" is not allowed; use 'per_request' or 'serial_bundle'", id="not one of"),
+        pytest.param("path: reviews.csv", "path: gs://b/x.csv",
+                     'job.yaml: input.path: "gs://b/x.csv" is not in this version, which reads and writes local files only',
+                     id="remote input"),
+        pytest.param("output: out/reviews", "output: gs://b/x",
+                     'job.yaml: output: "gs://b/x" is not in this version, which reads and writes local files only', id="remote output"),
+        pytest.param("path: reviews.csv", "bigquery: {table: t}", "job.yaml: input.path: is missing; add it\n"
+                     "job.yaml: input.bigquery: is not in this version of Rowbeam; remove it", id="two mistakes"),
+        pytest.param("key: [id]", "key: id", 'job.yaml: input.key: "id" is not allowed; write a list: [id]', id="no list"),
+        pytest.param("key: [id]", "key: [1]", 'job.yaml: input.key.0: 1 is not allowed; write text: "1"', id="number for text"),
+        pytest.param("path: reviews.csv", "path: 5", 'job.yaml: input.path: 5 is not allowed; write text: "5"', id="union"),
+        pytest.param("name: review-sentiment", "name: a b",
+                     'job.yaml: name: "a b" is not allowed; use letters, digits, dot, _ and -, at most 100, '
+                     "beginning with a letter or digit", id="name"),
+        pytest.param("field: sentiment", "field: 1x",
+                     'job.yaml: answer.field: "1x" is not allowed; use letters, digits and _, not beginning with a digit', id="field"),
+        pytest.param("timeout: 90s", "timeout: soon",
+                     'job.yaml: pool.timeout: "soon" is no duration; write seconds, or a number with its unit, such as '
+                     "500ms, 60s, 15m, 24h", id="duration"),
+        pytest.param("timeout: 90s", "timeout: 0s", 'job.yaml: pool.timeout: "0s" is not allowed; give a number greater than 0',
+                     id="no time"),
+        pytest.param("max_output_tokens: 64", "max_output_tokens: many",
+                     'job.yaml: model.params.max_output_tokens: "many" is not allowed; it should be a valid integer, '
+                     "unable to parse string as an integer", id="no number"),
+        pytest.param("  params: {max_output_tokens: 64}", "  params: 5",
+                     "job.yaml: model.params: 5 is not allowed; write keys and values below it", id="no mapping"),
+        pytest.param("  system: You", "  template_file: x\n  system: You",
+                     "job.yaml: prompt: give exactly one of template and template_file", id="two templates"),
+        pytest.param("key: [id]", "header: false",
+                     "job.yaml: input: needs columns exactly when header is false: the columns' names, in order", id="no header"),
+        pytest.param("key: [id]", "header: false, columns: [a, a]", "job.yaml: input: has a name twice in columns", id="columns twice"),
+        pytest.param("key: [id]", "delimiter: '\"'",
+                     "job.yaml: input: has a delimiter that can't be one; use a comma, a semicolon, a tab or the like", id="delimiter"),
+        pytest.param("output: out/reviews\n", "", "job.yaml: output: is missing; add it", id="missing"),
+    ],
+)  # fmt: skip
+def test_every_mistake_is_one_line(refusal, old, new, sentence):
+    """The line names the key's path, the value, what is allowed, and the cure."""
+    assert old in JOB
+    assert refusal(JOB.replace(old, new)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("api_version: 2023-06-01", "api_key_env: sk-abcdefghij123", id="value"),
+        pytest.param("api_version: 2023-06-01", "api_key: abcdefghij123", id="key"),
+        pytest.param("api_version: 2023-06-01", "headers: {Authorization: Bearer abcdefghij123}", id="header"),
+        pytest.param("api_version: 2023-06-01", "headers: {x: Bearer sk-abcdefghij123}", id="bearer"),
+        pytest.param("api_version: 2023-06-01", "base_url: https://me:abcdefghij123@host/v1", id="login in an address"),
+        pytest.param("system: You", "system: sk-abcdefghij123\n  system_file: You", id="before any other mistake"),
+    ],
+)
+def test_a_secret_is_refused_and_not_shown(refusal, old, new):
+    """The line says where secrets belong, and does not repeat them."""
+    sentence = refusal(JOB.replace(old, new).replace("You label customer reviews.", "x"))
+    assert "api_key_env" in sentence
+    assert "abcdefghij123" not in sentence
+    assert "\n" not in sentence
+
+
+def test_a_column_may_be_called_like_a_secret(load):
+    """Names of columns are the user's."""
+    assert load(JOB, "input.types={api_key: string}").job.input.types == {"api_key": "string"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(b"name: [a\noutput: x", "job.yaml: line 2, column 7: ", id="syntax"),
+        pytest.param(b"name: a\npool:\n  timeout: 5\n  timeout: 6\n",
+                     'job.yaml: line 4, column 3: the key "timeout" is there twice (first on line 3); remove one', id="key twice"),
+        pytest.param(b"name: a\n? [x]\n: y\n", "a key must be plain text", id="no plain key"),
+        pytest.param(b"name: \xff", "byte 7 is not UTF-8", id="not UTF-8"),
+        pytest.param(b"name: a\0", "job.yaml: ", id="control character"),
+        pytest.param(b"", "job.yaml: is empty", id="empty"),
+        pytest.param(b"- a\n", "is not a mapping", id="list"),
+        pytest.param(b"a: !!python/object:os.system x", "could not determine a constructor", id="unsafe tag"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_yaml_mapping_says_where(refusal, text, words):
+    """Line and column, in the words of the file."""
+    assert words in refusal(text)
+
+
+def test_a_missing_job_file_is_named(tmp_path):
+    """The path is the cure."""
+    with pytest.raises(ConfigError, match="can't read the job file: No such file"):
+        load_job(str(tmp_path / "no.yaml"), (), {})
+
+
+def test_the_hash_is_of_what_runs(load, tmp_path):
+    """It changes with any setting, however set, and with nothing else, such as the folder or a comment."""
+    first = load().sha256
+    assert load("# a comment\n" + JOB).sha256 == first
+    assert load(JOB, "pool.timeout=90").sha256 == first
+    assert load(JOB, "pool.timeout=91").sha256 != first
+    assert load(JOB, f"model.params.seed={2**60}").sha256 != load(JOB, f"model.params.seed={2**60 + 1}").sha256
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / "job2.yaml").write_text(JOB)
+    assert load_job(str(other / "job2.yaml"), (), {}).sha256 == first
+
+
+@pytest.mark.parametrize(
+    ("override", "columns", "sentence"),
+    [
+        pytest.param("input.key=[idd]", ["id", "text"], 'j: input.key: the input has no column "idd"; did you mean id?', id="key"),
+        pytest.param("input.types={x: float}", ["id", "text"], 'j: input.types: the input has no column "x"; there are: id, text',
+                     id="types"),
+        pytest.param("audit.redact=[txt]", ["id", "text"], 'j: audit.redact: the input has no column "txt"; did you mean text?',
+                     id="redact"),
+        pytest.param("answer.field=text", ["id", "text"],
+                     'j: answer.field: "text" would write the column "text", which the input has already; choose another name',
+                     id="field"),
+        pytest.param("answer.field=x", ["id", "x_usage"],
+                     'j: answer.field: "x" would write the column "x_usage", which the input has already; choose another name',
+                     id="a column beside the field"),
+    ],
+)  # fmt: skip
+def test_columns_the_job_names_must_exist(load, override, columns, sentence):
+    """A missing column is found before launch."""
+    with pytest.raises(ConfigError) as caught:
+        check_columns(load(JOB, override).job, columns, "j")
+    assert str(caught.value) == sentence
+    check_columns(load().job, ["id", "text"], "j")
+
+
+def test_a_schema_is_given_as_written(load, tmp_path):
+    """Plain text has none."""
+    loaded = load()
+    assert resolve_answer_schema(loaded.job, loaded.folder)["required"] == ["label"]
+    assert resolve_answer_schema(load(JOB, "answer.schema=null").job, loaded.folder) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        pytest.param("{type: objct}", "j: answer.schema.type: no valid JSON Schema", id="type"),
+        pytest.param(
+            "{properties: {a: {pattern: '('}}}", "j: answer.schema.properties.a.pattern: no valid", id="pattern"
+        ),
+        pytest.param("{$ref: 'https://x.invalid/s.json'}", "leaves the schema", id="outside reference"),
+        pytest.param(
+            "{anyOf: [{$ref: 'https://x.invalid/s.json'}]}", "leaves the schema", id="outside reference in a list"
+        ),
+        pytest.param("{$ref: '#/nope'}", "no valid JSON Schema", id="reference to nothing"),
+    ],
+)
+def test_a_schema_must_be_one(load, schema, words):
+    """The path inside the schema is named, and nothing is fetched."""
+    loaded = load(JOB, f"answer.schema={schema}")
+    with pytest.raises(ConfigError) as caught:
+        resolve_answer_schema(loaded.job, loaded.folder, "j")
+    assert words in str(caught.value)
+
+
+def test_a_pydantic_model_beside_the_job_gives_its_schema(load, tmp_path):
+    """The class is imported from the job's folder."""
+    (tmp_path / "answers_beside.py").write_text(
+        "from pydantic import BaseModel\nclass Review(BaseModel):\n    label: str\nclass Other: pass\n"
+    )
+    loaded = load(JOB, "answer.schema=null", "answer.python=answers_beside:Review")
+    assert resolve_answer_schema(loaded.job, loaded.folder)["properties"]["label"]["type"] == "string"
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "words"),
+    [
+        pytest.param("", "answers_a", 'write "package.module:Class"', id="no class"),
+        pytest.param("", "answers_nowhere:X", "can't import answers_nowhere", id="no module"),
+        pytest.param("1/0", "answers_b:X", "division by zero", id="module fails"),
+        pytest.param("", "answers_c:X", "has no such class", id="class is not there"),
+        pytest.param("X = 5", "answers_d:X", "is no pydantic model", id="no model"),
+        pytest.param(
+            "from pydantic import BaseModel\nfrom typing import Callable\nclass X(BaseModel):\n    f: Callable",
+            "answers_e:X",
+            "has no JSON Schema",
+            id="model without a schema",
+        ),
+    ],
+)
+def test_a_class_that_is_no_model_is_refused(load, tmp_path, code, name, words):
+    """The line says what to write or to install."""
+    module = name.partition(":")[0]
+    if module != "answers_nowhere":
+        (tmp_path / f"{module}.py").write_text(code)
+    loaded = load(JOB, "answer.schema=null", f"answer.python={name}")
+    with pytest.raises(ConfigError, match=r"^j: answer.python: ") as caught:
+        resolve_answer_schema(loaded.job, loaded.folder, "j")
+    assert words in str(caught.value)
