@@ -17,7 +17,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(READY) ## Label 64 reviews with a small model on this machine: no key, no network at run time
-	$(BIN)/rowbeam run pipelines/jobs/reviews/job.yaml --set output=out/reviews
+	$(BIN)/rowbeam run pipelines/jobs/reviews/job.yaml
 
 test: $(READY) ## Run the test suite
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal tests --ignore=tests/benchmarks --ignore=tests/engines

@@ -74,7 +74,11 @@ def _settled(prepared: PreparedJob) -> list[Finding]:
     names = "the row as a whole" if used is None else ", ".join(used) or "no column"
     schema = "checked against the schema" if prepared.answer_schema is not None else "plain text"
     priced = PriceTable().rates(prepared.provider_name, prepared.price_model) is not None
-    price = "in the price table" if priced else "not in the price table: costs will be unknown unless the provider states them"
+    price = (
+        "in the price table"
+        if priced
+        else "not in the price table: costs will be unknown unless the provider states them"
+    )
     return [
         Finding("job", True, f"{prepared.job.name}, sha256 {prepared.job_sha256[:16]}"),
         Finding("input", True, f"{len(prepared.files):,} file(s), {len(columns):,} columns: {', '.join(columns)}"),
@@ -114,7 +118,9 @@ def _live(provider: Provider, environ: Mapping[str, str]) -> tuple[list[Finding]
         return [Finding("provider", None, "has no free request to try the key with")], EXIT_DONE
     response = asyncio.run(_send(request))
     if isinstance(response, CallError):
-        return [Finding("provider", False, f"{request.url}: {response.message}; check model.base_url and the network")], EXIT_DONE
+        return [
+            Finding("provider", False, f"{request.url}: {response.message}; check model.base_url and the network")
+        ], EXIT_DONE
     if response.status >= 400:
         return _refusal(provider, request, response)
     answered = Finding("provider", True, f"{request.url} answered HTTP {response.status}")
@@ -140,8 +146,12 @@ def _refusal(provider: Provider, request: HttpRequest, response: HttpResponse) -
         return [Finding("provider", False, says)], EXIT_REFUSED
     if kind is FailureKind.NOT_FOUND:
         # Some servers have no models list; calls may work all the same.
-        return [Finding("provider", None, f"{request.url} answered HTTP {response.status}: it lists no models")], EXIT_DONE
-    return [Finding("provider", False, f"{request.url} answered HTTP {response.status} ({kind}): {words[:_MAX_WORDS]}")], EXIT_DONE
+        return [
+            Finding("provider", None, f"{request.url} answered HTTP {response.status}: it lists no models")
+        ], EXIT_DONE
+    return [
+        Finding("provider", False, f"{request.url} answered HTTP {response.status} ({kind}): {words[:_MAX_WORDS]}")
+    ], EXIT_DONE
 
 
 def _model(model: str, response: HttpResponse) -> Finding:
@@ -149,7 +159,9 @@ def _model(model: str, response: HttpResponse) -> Finding:
     try:
         listed = [entry["id"] for entry in orjson.loads(response.body)["data"]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return Finding("model", None, f"the answer is no models list; whether there is a {model} shows at the first call")
+        return Finding(
+            "model", None, f"the answer is no models list; whether there is a {model} shows at the first call"
+        )
     if model in listed:
         return Finding("model", True, f"{model} is listed")
     return Finding("model", None, f"{model} is not among the {len(listed):,} listed; it shows at the first call")

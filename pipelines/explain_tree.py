@@ -27,9 +27,7 @@ def draw_story(story: dict[str, Any], console: Console) -> None:
     _draw_source(tree, story, width)
     _draw_prompt(tree, story, width)
     _draw_reuse(tree, story)
-    for batch in story["batches"]:
-        _draw_batch(tree, batch, story, width)
-    _draw_repair(tree, story, width)
+    _draw_calls(tree, story, width)
     _draw_end(tree, story, width)
     _draw_cost(tree, story)
     _draw_hashes(tree, story)
@@ -99,11 +97,32 @@ def _draw_reuse(tree: Tree, story: dict[str, Any]) -> None:
         tree.add(_line("Reused", f"from run {reuse['run_id']}: {reuse['reason']}"))
 
 
+def _draw_calls(tree: Tree, story: dict[str, Any], width: int) -> None:
+    """Draw the batches of the first question, then the repair with its own."""
+    repairs = {call["batch_id"] for call in story["calls"] if call["lane"] == "repair"}
+    for batch in story["batches"]:
+        if batch["batch_id"] not in repairs:
+            _draw_batch(tree, batch, story, width)
+    repair = story["repair"]
+    if repair is None:
+        return
+    branch = tree.add(
+        _line("Repair", f"the answer was not what the job asked for; asked once more: {repair['outcome']}")
+    )
+    if repair["why"]:
+        branch.add(Text.assemble(("told  ", "dim"), one_line(repair["why"], 3 * width)))
+    for batch in story["batches"]:
+        if batch["batch_id"] in repairs:
+            _draw_batch(branch, batch, story, width)
+
+
 def _draw_batch(tree: Tree, batch: dict[str, Any], story: dict[str, Any], width: int) -> None:
     place = "" if batch["ordinal"] is None else f", place {number(batch['ordinal'] + 1)}"
-    words = f"{batch['batch_id']}  {batch['mode']}, {plural(batch['request_count'], 'request')}{place}, {batch['status']}"
+    words = (
+        f"{batch['batch_id']}  {batch['mode']}, {plural(batch['request_count'], 'request')}{place}, {batch['status']}"
+    )
     branch = tree.add(_line("Batch", words))
-    if len({call["run_id"] for call in story["calls"]} | {story["run_id"]}) > 1:
+    if {call["run_id"] for call in story["calls"]} != {story["run_id"]}:
         branch.add(Text(f"in run {batch['run_id']}", style="dim"))
     for call in story["calls"]:
         if call["batch_id"] == batch["batch_id"]:
@@ -151,17 +170,10 @@ def _usage(call: dict[str, Any]) -> str:
     if call["finish_reasons"]:
         parts.append(f"finished: {', '.join(call['finish_reasons'])}")
     source = call["cost_source"].replace("_", " ")
-    parts.append(f"{money(call['cost_usd'])} ({source})" if call["cost_usd"] else f"cost {call['cost_reason'] or source}")
+    parts.append(
+        f"{money(call['cost_usd'])} ({source})" if call["cost_usd"] else f"cost {call['cost_reason'] or source}"
+    )
     return ", ".join(parts)
-
-
-def _draw_repair(tree: Tree, story: dict[str, Any], width: int) -> None:
-    repair = story["repair"]
-    if repair is None:
-        return
-    branch = tree.add(_line("Repair", f"asked again once, {plural(repair['calls'], 'call')}: {repair['outcome']}"))
-    if repair["why"]:
-        branch.add(Text(one_line(repair["why"], 2 * width), style="dim"))
 
 
 def _draw_end(tree: Tree, story: dict[str, Any], width: int) -> None:
@@ -172,7 +184,7 @@ def _draw_end(tree: Tree, story: dict[str, Any], width: int) -> None:
         failure = story["failure"]
         branch = tree.add(_line("Failed", f"at {failure['stage']}: {failure['kind']}", "red"))
         branch.add(one_line(failure["reason"], 4 * width))
-        tries = plural(failure["attempts"], "attempt")
+        tries = plural(failure["attempts"], "attempt") if failure["attempts"] else "No call was made"
         retry = "another run may succeed" if failure["retryable"] else "another run gives the same"
         branch.add(Text(f"{tries}; {retry}. What to do: {advice(failure['kind'])}.", style="dim"))
     elif story["pending_reason"]:
@@ -186,6 +198,8 @@ def _draw_cost(tree: Tree, story: dict[str, Any]) -> None:
         tree.add(_line("Cost", "$0: no call was made"))
         return
     words = f"{money(story['cost_usd'])} for {plural(len(calls), 'call')}"
+    if all(call["run_id"] != story["run_id"] for call in calls):
+        words += ", paid by an earlier run"
     unknown = story["calls_of_unknown_cost"]
     if unknown:
         reasons = sorted({call["cost_reason"] for call in calls if call["cost_usd"] is None and call["cost_reason"]})

@@ -59,9 +59,10 @@ def judge(error: BaseException, *, running: bool = False) -> Mishap:
         error: what was raised.
         running: a pipeline was under way, so that answers may be in the ledger.
     """
-    if isinstance(error, KeyboardInterrupt):
-        return Mishap(EXIT_INTERRUPTED, "stopped by you" + (_KEPT if running else ""))
     cause = root_cause(error)
+    # Where Ctrl-C falls into a stage, Beam makes it a RuntimeError with that text.
+    if isinstance(error, KeyboardInterrupt) or cause.words == KeyboardInterrupt.__name__:
+        return Mishap(EXIT_INTERRUPTED, "stopped by you" + (_KEPT if running else ""))
     if cause.type.startswith(_OURS) and cause.name in _EXIT_CODES:
         return Mishap(_EXIT_CODES[cause.name], cause.words)
     where = f" in {cause.step}" if cause.step else ""

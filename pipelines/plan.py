@@ -26,7 +26,7 @@ from transforms.storage.ledger import read_answers
 
 _EXAMPLES = 3
 _DIGEST_BYTES = 16
-TOKEN_METHOD = "about 4 characters of English a token, prompt and schema; providers count differently"
+_ESTIMATE = "about 4 characters of English a token, prompt and schema; providers count differently"
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ def make_plan(prepared: PreparedJob) -> dict[str, Any]:
             "input": load.input_tokens,
             "output_low": load.output_low,
             "output_high": load.output_high,
-            "method": TOKEN_METHOD,
+            "method": _ESTIMATE,
         },
         "cost_usd": cost,
         "time": estimate_time(prepared.job, load),
@@ -148,7 +148,9 @@ def _is_clash(row: RawRow, key: list[str], clashing: frozenset[bytes], failures:
         failures.add(Stage.IDENTIFY, error.kind, row, error.reason)
         return True
     if clashing and _digest(text) in clashing:
-        failures.add(Stage.IDENTIFY, FailureKind.DUPLICATE_KEY, row, f'other rows with other content have the key "{text}"')
+        failures.add(
+            Stage.IDENTIFY, FailureKind.DUPLICATE_KEY, row, f'other rows with other content have the key "{text}"'
+        )
         return True
     return False
 
@@ -191,9 +193,15 @@ def _warnings(prepared: PreparedJob, scan: _Scan, cost: dict[str, Any], to_send:
     cases = [
         (scan.rows_in == 0, "the input has no rows"),
         (used is not None and not used, "the template names no column: every row asks the same question"),
-        (not job.input.key, "input.key names no column: rows are told apart by their content, so a changed row is a new row"),
+        (
+            not job.input.key,
+            "input.key names no column: rows are told apart by their content, so a changed row is a new row",
+        ),
         (duplicates > 0, f"{duplicates:,} rows share a key and differ: all of them become dead letters"),
-        (share > allowed, f"{share:.1%} of the rows fail before any call, more than limits.max_dead_letter_ratio ({allowed:.1%})"),
+        (
+            share > allowed,
+            f"{share:.1%} of the rows fail before any call, more than limits.max_dead_letter_ratio ({allowed:.1%})",
+        ),
         (
             prepared.max_output_tokens is None,
             "model.params.max_output_tokens is not set: an answer may be as long, and cost as much, as the model likes",

@@ -12,7 +12,9 @@ from pipelines.text import duration, money, number, plural
 
 def draw_plan(plan: dict[str, Any], console: Console) -> None:
     """Draw the whole plan."""
-    console.print(Text.assemble(("Plan of ", "bold"), (plan["job"], "bold cyan"), f"  {plan['provider']} {plan['model']}"))
+    console.print(
+        Text.assemble(("Plan of ", "bold"), (plan["job"], "bold cyan"), f"  {plan['provider']} {plan['model']}")
+    )
     console.print()
     table = make_facts()
     rows, requests = plan["rows"], plan["requests"]
@@ -58,7 +60,11 @@ def _requests_text(requests: dict[str, int]) -> str:
 
 def _tokens_text(tokens: dict[str, Any]) -> str:
     high = tokens["output_high"]
-    out = f"{number(tokens['output_low'])} to {number(high)}" if high is not None else f"{number(tokens['output_low'])} or more"
+    out = (
+        f"{number(tokens['output_low'])} to {number(high)}"
+        if high is not None
+        else f"{number(tokens['output_low'])} or more"
+    )
     return f"{number(tokens['input'])} in, {out} out (estimate: {tokens['method']})"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import structlog
 from rich.console import Console
@@ -156,7 +156,7 @@ class _Lines:
         self._every_s = every_s
         self._started = self._last = time.monotonic()
 
-    def __enter__(self) -> "_Lines":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -227,7 +227,7 @@ class _Bar:
         self._task = self._progress.add_task("Starting", total=None, counts="", extra="")
         self._handlers: list[tuple[logging.StreamHandler[Any], Any]] = []
 
-    def __enter__(self) -> "_Bar":
+    def __enter__(self) -> Self:
         self._progress.start()
         # Log lines go above the bar: rich has put its own stream in the place of sys.stderr.
         for handler in logging.getLogger().handlers:

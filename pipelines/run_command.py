@@ -1,14 +1,19 @@
 """The command `run`: a job run with progress on standard error and its end on standard output."""
 
-from collections.abc import Sequence
+import logging
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Literal
 
 from pipelines.job import LoadedJob, load_job
 from pipelines.job_secrets import job_secrets
 from pipelines.logs import setup_logs
+from pipelines.mishaps import EXIT_INTERRUPTED
 from pipelines.progress import choose_form, is_local_run, shown_progress
 from pipelines.run import RunRequest, run_job
-from pipelines.screen import Screen
+from pipelines.screen import Screen, leave
 from pipelines.summary import EXIT_DONE, RunResult
 from transforms.providers import make_provider
 
@@ -40,11 +45,27 @@ def run_to_screen(
     def began(_: Any) -> None:
         screen.running = not dry_run
 
-    with shown_progress(form, is_local=is_local):
+    with _quiet_interrupt(), shown_progress(form, is_local=is_local):
         result = run_job(RunRequest(loaded, beam_args, dry_run), began)
     screen.running = False
     _show(screen, loaded, result, dry_run=dry_run)
     return result.exit_code
+
+
+@contextmanager
+def _quiet_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end the run without the logs of everything it breaks; a second Ctrl-C ends the process at once."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        logging.disable(logging.CRITICAL)
+        signal.signal(signal.SIGINT, lambda *_: leave(EXIT_INTERRUPTED))
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _require_key(loaded: LoadedJob) -> None:
@@ -56,7 +77,7 @@ def _require_key(loaded: LoadedJob) -> None:
 
 def _show(screen: Screen, loaded: LoadedJob, result: RunResult, *, dry_run: bool) -> None:
     if screen.as_json:
-        screen.show(result.summary, lambda facts, console: None)
+        screen.print_json(result.summary)
     else:
         from pipelines.run_text import draw_run
 

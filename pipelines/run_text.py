@@ -83,14 +83,16 @@ def _sample_table(rows: list[dict[str, Any]], field: str, width: int) -> Table:
     texts = [{name: _cell(value) for name, value in row.items()} for row in rows]
     answer_width = min(max([len(field), *(cells(row[field]) for row in texts)]), _MAX_ANSWER, width // 2)
     names = [name for name in rows[0] if name != field]
-    widths = _share({name: max([len(name), *(cells(row[name]) for row in texts)]) for name in names}, width - answer_width - 2)
+    widths = _share(
+        {name: max([len(name), *(cells(row[name]) for row in texts)]) for name in names}, width - answer_width - 2
+    )
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name, column_width in widths.items():
         table.add_column(one_line(name, column_width), width=column_width, no_wrap=True)
     table.add_column(Text(one_line(field, answer_width), style="bold green"), width=answer_width, no_wrap=True)
     for row in texts:
-        cells = [one_line(row[name], column_width) for name, column_width in widths.items()]
-        table.add_row(*cells, Text(one_line(row[field], answer_width), style="green"))
+        shown = [one_line(row[name], column_width) for name, column_width in widths.items()]
+        table.add_row(*shown, Text(one_line(row[field], answer_width), style="green"))
     return table
 
 
@@ -167,7 +169,7 @@ def _draw_outputs(summary: dict[str, Any], console: Console) -> None:
     names = {"enriched": "Enriched", "dead_letters": "Dead letters", "audit": "Audit"}
     for name, label in names.items():
         path = summary["outputs"].get(name)
-        if path:
+        if path and Path(path).is_dir():
             table.add_row(label, Text(short_path(path)))
     console.print(table)
 

@@ -49,12 +49,15 @@ class Screen:
 
     def show(self, facts: dict[str, Any], draw: "Callable[[dict[str, Any], Console], None]") -> None:
         """Print facts: as JSON, or drawn for people."""
-        clean = self.redactor.value(facts)
         if self.as_json:
-            sys.stdout.write(orjson.dumps(clean, default=str).decode() + "\n")
-            sys.stdout.flush()
+            self.print_json(facts)
         else:
-            draw(clean, self.console)
+            draw(self.redactor.value(facts), self.console)
+
+    def print_json(self, facts: dict[str, Any]) -> None:
+        """Print facts as one line of JSON."""
+        sys.stdout.write(orjson.dumps(self.redactor.value(facts), default=str).decode() + "\n")
+        sys.stdout.flush()
 
     def complain(self, sentence: str) -> None:
         """Print what is wrong on standard error, "rowbeam: " before each line."""
@@ -71,12 +74,13 @@ class Screen:
             # The reader, such as `head`, has seen enough; what is left in the buffer must not raise at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last stop: each becomes a sentence
             mishap = judge(error, running=self.running)
             if self.debug and mishap.exit_code != EXIT_INTERRUPTED:
                 sys.stderr.write(self.redactor.text("".join(traceback.format_exception(error))))
             self.complain(mishap.sentence)
-            if self.running:
+            # After Ctrl-C Python itself may end with another code, if it came while code was being imported.
+            if self.running or mishap.exit_code == EXIT_INTERRUPTED:
                 leave(mishap.exit_code)
             raise SystemExit(mishap.exit_code) from None
 

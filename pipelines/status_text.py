@@ -20,7 +20,9 @@ _WIDE = 105
 
 def draw_status(status: dict[str, Any], console: Console) -> None:
     """Draw the whole state."""
-    console.print(Text.assemble(("Output ", "bold"), (status["output"], "bold cyan"), f"  {status['job'] or 'no run yet'}"))
+    console.print(
+        Text.assemble(("Output ", "bold"), (status["output"], "bold cyan"), f"  {status['job'] or 'no run yet'}")
+    )
     console.print()
     facts = make_facts()
     facts.add_row("Held by", _lease_text(status["lease"]))

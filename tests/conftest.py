@@ -96,3 +96,9 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh folder that is also the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def network_attempts() -> list[str]:
+    """What this test reached for outside this machine; whoever empties it is forgiven."""
+    return _attempts

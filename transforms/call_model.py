@@ -23,7 +23,7 @@ from transforms._stage import PENDING, Counters
 from transforms.providers.session import Batch
 from transforms.records.answer import ModelAnswer, PendingRequest
 from transforms.records.call import BatchOpened
-from transforms.records.request import RequestGroup
+from transforms.records.request import ModelRequest, RequestGroup
 from transforms.records.run import CallSettings
 from transforms.reuse_answers import reuse_answer
 from transforms.rules.fingerprint import batch_id, custom_id
@@ -69,10 +69,11 @@ class _CallGroupDoFn(beam.DoFn):
 
     def process(self, group: RequestGroup) -> Iterator[Any]:
         run_id = self._settings.run_id
-        batch = Batch(batch_id(run_id, group.batch_key), len(group.requests))
-        known = self._take_up(group, batch)
+        requests = group.requests()
+        batch = Batch(batch_id(run_id, group.batch_key), len(requests))
+        known = self._take_up(group.batch_key, requests, batch)
         fresh = []
-        for request in group.requests:
+        for request in requests:
             settled = known.get(request.request_id)
             if settled is None:
                 fresh.append((request, custom_id(run_id, request.request_id)))
@@ -97,18 +98,18 @@ class _CallGroupDoFn(beam.DoFn):
     def teardown(self) -> None:
         _worker.release(self._settings)
 
-    def _take_up(self, group: RequestGroup, batch: Batch) -> dict[str, SettledAnswer]:
+    def _take_up(self, batch_key: str, requests: list[ModelRequest], batch: Batch) -> dict[str, SettledAnswer]:
         """Mark the group as taken up; return what an earlier try of it in this run has settled."""
         settings = self._settings
         now_us = time.time_ns() // 1000
-        marker = str(Path(settings.ledger) / "batches" / group.batch_key / f"taken-{settings.run_id}.json")
-        members = tuple((custom_id(settings.run_id, r.request_id), r.request_id) for r in group.requests)
+        marker = str(Path(settings.ledger) / "batches" / batch_key / f"taken-{settings.run_id}.json")
+        members = tuple((custom_id(settings.run_id, r.request_id), r.request_id) for r in requests)
         provider = self._worker.provider
         # Before the marker: a group that is marked is on record, so no call can be without its batch.
         self._worker.segment.append(
             BatchOpened(
                 batch_id=batch.batch_id,
-                batch_key=group.batch_key,
+                batch_key=batch_key,
                 run_id=settings.run_id,
                 mode=settings.batching.mode,
                 provider_name=provider.name,
@@ -141,6 +142,6 @@ class _LeaveGroupDoFn(beam.DoFn):
     """The dry run's stand-in: every request is left pending."""
 
     def process(self, group: RequestGroup) -> Iterator[Any]:
-        for request in group.requests:
+        for request in group.requests():
             pending = PendingRequest(request.root_request_id, "dry run: not sent", None)
             yield pvalue.TaggedOutput(PENDING, (pending.root_request_id, pending))

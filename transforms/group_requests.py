@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import apache_beam as beam
 from apache_beam import pvalue
 
-from transforms.records.request import ModelRequest, RequestGroup
+from transforms.records.request import ModelRequest, RequestGroup, pack
 from transforms.records.settings import BatchingSettings
 from transforms.rules.fingerprint import batch_key, stable_shard
 
@@ -43,14 +43,13 @@ class GroupRequests(beam.PTransform):
         )
 
 
-def _key(request: ModelRequest, provider: str, model: str, shards: int) -> tuple[str, ModelRequest]:
-    return f"{provider}/{model}/{stable_shard(request.request_id, shards)}", request
+def _key(request: ModelRequest, provider: str, model: str, shards: int) -> tuple[str, tuple[str, bytes]]:
+    request_id = request.request_id
+    return f"{provider}/{model}/{stable_shard(request_id, shards)}", (request_id, pack(request))
 
 
-def _name(keyed: tuple[str, Iterable[ModelRequest]], provider: str, model: str) -> RequestGroup:
-    requests = tuple(sorted(keyed[1], key=_request_id))
-    return RequestGroup(batch_key(provider, model, [request.request_id for request in requests]), requests)
-
-
-def _request_id(request: ModelRequest) -> str:
-    return request.request_id
+def _name(keyed: tuple[str, Iterable[tuple[str, bytes]]], provider: str, model: str) -> RequestGroup:
+    packed = sorted(keyed[1])
+    return RequestGroup(
+        batch_key(provider, model, [request_id for request_id, _ in packed]), tuple(data for _, data in packed)
+    )

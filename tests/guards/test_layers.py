@@ -31,6 +31,7 @@ HOMES = {
         "transforms/<stage>",
         "transforms._stage",
         "pipelines.enrich",
+        "pipelines.tally",
         "pipelines.run",
         "pipelines.runners",
         "pipelines.options",

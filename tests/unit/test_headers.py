@@ -1,7 +1,7 @@
 """Retry hints and rate-limit headers in every form that providers send."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transforms.providers import headers
@@ -175,6 +175,7 @@ VALUES = st.one_of(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES), st.one_of(st.none(), st.floats(0, 1e11)))
 def test_no_header_can_break_the_reading(given_headers, now_s):
     """Whatever headers hold, reading gives finite values of at least 0, or None."""

@@ -6,7 +6,7 @@ from typing import Literal
 import jsonschema_rs
 import pytest
 from anthropic import transform_schema
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -275,6 +275,7 @@ def is_closed(node):
     )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(schemas)
 def test_conversion_is_pure_and_gives_valid_closed_schemas(schema):
     """No conversion changes its input; what comes out is JSON Schema, closed, and in strict form all required."""

@@ -4,7 +4,7 @@ import copy
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transforms.providers import PROVIDERS, make_provider
@@ -144,6 +144,7 @@ def cut(draw):
 BODIES = st.one_of(st.binary(max_size=200), cut(), mutated(), mutated(), st.just(b"[" * 900 + b"]" * 900))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(BODIES, STATUSES, HEADERS)
 def test_reading_never_raises(body, status, headers):
     """Any bytes at any status become a Reply or a CallError whose fields are what their types say."""

@@ -82,6 +82,9 @@ def weights_path(model: ModelSettings) -> Path:
 
 
 def _library() -> Any:
+    # Idle threads must sleep, not spin: spinning ones that share a core with the pipeline made answers 5 to 10 times
+    # slower (2 cores, other work running). libgomp reads this once, when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import xllamacpp
     except ImportError as error:
