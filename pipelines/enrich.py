@@ -15,23 +15,30 @@ from transforms.call_model import CallModel
 from transforms.conserve_rows import ConserveRows
 from transforms.group_requests import GroupRequests
 from transforms.identify_rows import IdentifyRows
-from transforms.join_answers import JoinAnswers, keep_failed, lost_row
+from transforms.join_answers import JoinAnswers
 from transforms.parse_answers import ParseAnswers
 from transforms.read_answers import ReadAnswers
 from transforms.read_rows import ReadRows
 from transforms.render_prompts import RenderPrompts
 from transforms.reuse_answers import ReuseAnswers
+from transforms.rules.settle import kept_row, lost_outcome
+from transforms.settle_rows import SettleRows
 from transforms.write_audit import WriteAudit
+from transforms.write_calls import WriteCalls
 from transforms.write_dead_letters import WriteDeadLetters
 from transforms.write_enriched import WriteEnriched
 
 
 class EnrichRowsResult(NamedTuple):
-    """rows: dict of each enriched row; failures: DeadLetter; outcomes: RowOutcome, one per row that was read."""
+    """rows: PCollections of enriched rows (dicts); failures: DeadLetter; outcomes: PCollections of RowOutcome.
 
-    rows: pvalue.PCollection
+    rows and outcomes come in several PCollections, because a Flatten would hold them up; together the outcomes have
+    one element per row that was read.
+    """
+
+    rows: list[pvalue.PCollection]
     failures: pvalue.PCollection
-    outcomes: pvalue.PCollection
+    outcomes: list[pvalue.PCollection]
 
 
 class EnrichRows(beam.PTransform):
@@ -53,43 +60,50 @@ class EnrichRows(beam.PTransform):
         asked = named.rows | "RenderPrompts" >> RenderPrompts(job.template, job.identity, job.redact)
 
         settled = root | "ReadAnswers" >> ReadAnswers(job.segments)
-        main = asked.requests | "AskModel" >> AskModel(job, settled.main, repair=job.repair)
-        again = main.repairs | "AskAgain" >> AskModel(job, settled.repair, repair=False)
+        first = asked.requests | "AskModel" >> AskModel(job, settled.main, repair=job.repair)
+        again = first.repairs | "AskAgain" >> AskModel(job, settled.repair, repair=False)
 
-        ends = [*main.ends, *again.ends]
-        joined = asked.rows | "JoinAnswers" >> JoinAnswers(ends, job.columns, keep=job.keep)
+        # New answers settle in the stage that calls, while other calls are still out; the rest comes after.
+        new = first.new | "SettleNew" >> FinishRows(job)
+        others = [first.old, first.pending, again.new, again.old, again.pending]
+        rest = others | "FlattenRest" >> beam.Flatten() | "SettleRest" >> FinishRows(job)
+        crowd = (first.crowd, again.crowd) | "FlattenCrowd" >> beam.Flatten()
+        late = crowd | "JoinAnswers" >> JoinAnswers([new.ends, rest.ends]) | "SettleCrowd" >> FinishRows(job)
+
+        finished = [new, rest, late]
         unread = [read.failures, named.failures, asked.failures]
-        failures = (*unread, joined.failures) | "FlattenFailures" >> beam.Flatten()
-        lost = failures | "LostRow" >> beam.Map(lost_row)
-        outcomes = (joined.outcomes, lost) | "FlattenOutcomes" >> beam.Flatten()
-
-        rows = joined.rows
+        failures = [*unread, *(part.failures for part in finished)] | "FlattenFailures" >> beam.Flatten()
+        lost = failures | "LostRow" >> beam.Map(lost_outcome)
+        parts = [part for finish in finished for part in (finish.row_parts, finish.audit_parts)]
+        parts += [first.call_parts, again.call_parts]
+        parts.append(lost | "AuditLost" >> WriteAudit(job.run))
+        parts.append(failures | "WriteDeadLetters" >> WriteDeadLetters(job.run.dead_letters, job.run_id))
         if job.keep:
             unasked = (named.failures, asked.failures) | "FlattenUnasked" >> beam.Flatten()
-            rows = (
-                rows,
-                unasked | "KeepFailed" >> beam.Map(keep_failed, job.columns),
-            ) | "FlattenKept" >> beam.Flatten()
-        rows | "WriteEnriched" >> WriteEnriched(job.run.enriched, job.enriched_schema, job.enriched_format)
-        failures | "WriteDeadLetters" >> WriteDeadLetters(job.run.dead_letters, job.run_id)
-        outcomes | "WriteAudit" >> WriteAudit(job.run)
+            kept = unasked | "KeepFailed" >> beam.Map(kept_row, job.columns)
+            parts.append(
+                kept | "WriteKept" >> WriteEnriched(job.run.enriched, job.enriched_schema, job.enriched_format)
+            )
 
         tallies = [failures | "TallyFailures" >> beam.Map(tally_failure)]
-        for lane, name in ((main, "Main"), (again, "Repair")):
+        for lane, name in ((first, "First"), (again, "Again")):
             tallies.append(lane.pending | f"Tally{name}Pending" >> beam.Map(tally_pending))
-            tallies.append(lane.reused | f"Tally{name}Reused" >> beam.Map(tally_reused))
-        counts = outcomes | "ConserveRows" >> ConserveRows(read.positions)
-        counts | "CloseRun" >> CloseRun(job.run, job.ledger, tallies)
-        return EnrichRowsResult(rows, failures, outcomes)
+            tallies.append(lane.old | f"Tally{name}Reused" >> beam.Map(tally_reused))
+        ended = [lost, *(part.outcomes for part in finished)]
+        counts = read.positions | "ConserveRows" >> ConserveRows(ended)
+        counts | "CloseRun" >> CloseRun(job, tallies, parts)
+        return EnrichRowsResult([part.rows for part in finished], failures, ended)
 
 
 class AskModelResult(NamedTuple):
-    """ends: PCollections of (request_id, RequestResult or PendingRequest); reused: ModelAnswer from the ledger."""
+    """new, old: RequestResult of answers given now and of reused ones; crowd: (request_id, AskedRow)."""
 
-    ends: list[pvalue.PCollection]
+    new: pvalue.PCollection
+    old: pvalue.PCollection
     repairs: pvalue.PCollection
     pending: pvalue.PCollection
-    reused: pvalue.PCollection
+    crowd: pvalue.PCollection
+    call_parts: pvalue.PCollection
 
 
 class AskModel(beam.PTransform):
@@ -102,7 +116,7 @@ class AskModel(beam.PTransform):
         self._repair = repair
 
     def expand(self, requests: pvalue.PCollection) -> Any:
-        """Parse reused and new answers apart: a Flatten between call and parse would hold all answers in memory."""
+        """Parse new and reused answers apart: a Flatten between call and parse would break the stage in two."""
         job = self._job
         known = requests | "ReuseAnswers" >> ReuseAnswers(self._settled)
         groups = known.fresh | "GroupRequests" >> GroupRequests(job.provider_name, job.request_model, job.batching)
@@ -110,7 +124,37 @@ class AskModel(beam.PTransform):
         new = calls.answers | "ParseAnswers" >> ParseAnswers(job.reader, job.identity, repair=self._repair)
         old = known.answers | "ParseReused" >> ParseAnswers(job.reader, job.identity, repair=self._repair)
         repairs = (new.repairs, old.repairs) | "FlattenRepairs" >> beam.Flatten()
-        return AskModelResult([new.results, old.results, calls.pending], repairs, calls.pending, known.answers)
+        call_parts = calls.calls | "WriteCalls" >> WriteCalls(job.run)
+        return AskModelResult(new.results, old.results, repairs, calls.pending, known.crowd, call_parts)
+
+
+class FinishRowsResult(NamedTuple):
+    """rows, outcomes, failures, ends: as SettleRows gives them; row_parts, audit_parts: the files they went to."""
+
+    rows: pvalue.PCollection
+    outcomes: pvalue.PCollection
+    failures: pvalue.PCollection
+    ends: pvalue.PCollection
+    row_parts: pvalue.PCollection
+    audit_parts: pvalue.PCollection
+
+
+class FinishRows(beam.PTransform):
+    """Settle rows and write them, and their line of the audit, at once."""
+
+    def __init__(self, job: PreparedJob) -> None:
+        super().__init__()
+        self._job = job
+
+    def expand(self, ends: pvalue.PCollection) -> Any:
+        """Settle and write."""
+        job = self._job
+        settled = ends | "SettleRows" >> SettleRows(job.columns, keep=job.keep)
+        row_parts = settled.rows | "WriteEnriched" >> WriteEnriched(
+            job.run.enriched, job.enriched_schema, job.enriched_format
+        )
+        audit_parts = settled.outcomes | "WriteAudit" >> WriteAudit(job.run)
+        return FinishRowsResult(settled.rows, settled.outcomes, settled.failures, settled.ends, row_parts, audit_parts)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -56,25 +56,18 @@ class Meter:
     def __init__(self, *, is_local: bool) -> None:
         self._is_local = is_local
         self._pool_done = self._pool_accepted = 0
-        if is_local:
-            from transforms._stage import live
-
-            self._before = Counter(live)
+        self._before = Counter(stage_counts()) if is_local else Counter()
 
     def read(self) -> Snapshot:
         """Return the counts as they are now."""
         if not self._is_local:
             return Snapshot("running")
-        from transforms import _worker
-        from transforms._stage import live
-
-        now = Counter(live)
+        now = Counter(stage_counts())
         now.subtract(self._before)
-        worker = _worker.current()
+        pool = pool_in_use()
         waiting: Counter[str] = Counter()
         in_flight = 0
-        if worker is not None:
-            pool = worker.pool
+        if pool is not None:
             self._pool_done, self._pool_accepted = pool.settled, pool.accepted
             in_flight = min(pool.accepted - pool.settled, pool.max_in_flight)
             waiting = Counter(dict(pool.stats))
@@ -91,6 +84,22 @@ class Meter:
             failed=max(0, errors - retried),
             retried=retried,
         )
+
+
+def stage_counts() -> Counter[str]:
+    """Return the live counts of this process's stages."""
+    # Imported here: stages bring Beam, which nothing but a run has to wait for.
+    from transforms._stage import live
+
+    return live
+
+
+def pool_in_use() -> Any:
+    """Return this process's pool of calls, or None before and after there is one."""
+    from transforms import _worker
+
+    worker = _worker.current()
+    return None if worker is None else worker.pool
 
 
 def _errors(counts: Counter[str], prefix: str) -> int:

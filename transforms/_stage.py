@@ -12,8 +12,9 @@ OUTCOMES = "outcomes"
 POSITIONS = "positions"
 PENDING = "pending"
 REPAIRS = "repairs"
-BATCHES = "batches"
-MEMBERS = "members"
+CALLS = "calls"
+CROWD = "crowd"
+ENDS = "ends"
 
 
 #: Live counts of this process, "Stage/name" to count: what the progress display shows of a local run.

@@ -19,23 +19,23 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import _worker
-from transforms._stage import PENDING, Counters
-from transforms.providers.session import Batch
-from transforms.records.answer import ModelAnswer, PendingRequest
-from transforms.records.call import BatchOpened
+from transforms._stage import CALLS, PENDING, Counters
+from transforms.providers.session import Batch, SessionItem, Stop, pending_request
+from transforms.records.answer import PendingRequest
+from transforms.records.call import BatchOpened, CallRecord
 from transforms.records.request import ModelRequest, RequestGroup
 from transforms.records.run import CallSettings
-from transforms.reuse_answers import reuse_answer
 from transforms.rules.fingerprint import batch_id, custom_id
 from transforms.storage.ledger import SettledAnswer, recorded_batch
 from transforms.storage.objects import create_if_absent
 
 
 class CallModelResult(NamedTuple):
-    """answers: ModelAnswer, one per settled request; pending: (root_request_id, PendingRequest)."""
+    """answers: ModelAnswer, one per settled request; pending: PendingRequest; calls: CallRecord."""
 
     answers: pvalue.PCollection
     pending: pvalue.PCollection
+    calls: pvalue.PCollection
 
 
 class CallModel(beam.PTransform):
@@ -52,8 +52,8 @@ class CallModel(beam.PTransform):
     def expand(self, groups: pvalue.PCollection) -> Any:
         """Call, and tell answers from what was left."""
         call = _LeaveGroupDoFn() if self._settings.dry_run else _CallGroupDoFn(self._settings)
-        called = groups | "CallGroup" >> beam.ParDo(call).with_outputs(PENDING, main="answers")
-        return CallModelResult(called["answers"], called[PENDING])
+        called = groups | "CallGroup" >> beam.ParDo(call).with_outputs(PENDING, CALLS, main="answers")
+        return CallModelResult(called["answers"], called[PENDING], called[CALLS])
 
 
 class _CallGroupDoFn(beam.DoFn):
@@ -79,7 +79,7 @@ class _CallGroupDoFn(beam.DoFn):
                 fresh.append((request, custom_id(run_id, request.request_id)))
             else:
                 batch.count(settled.kind)
-                yield reuse_answer(request, settled)
+                yield settled.answer(request)
         if not fresh:
             self._worker.pool.end_batch(batch)
         for result in self._session.feed(fresh, batch):
@@ -124,10 +124,12 @@ class _CallGroupDoFn(beam.DoFn):
         known, batch.next_index = recorded_batch(settings.ledger, settings.run_id, batch.batch_id)
         return known
 
-    def _out(self, result: ModelAnswer | PendingRequest) -> Any:
+    def _out(self, result: SessionItem) -> Any:
+        if isinstance(result, CallRecord):
+            return pvalue.TaggedOutput(CALLS, result)
         if isinstance(result, PendingRequest):
             self._counters.add("requests_pending")
-            return pvalue.TaggedOutput(PENDING, (result.root_request_id, result))
+            return pvalue.TaggedOutput(PENDING, result)
         return result
 
     def _count(self) -> None:
@@ -143,5 +145,4 @@ class _LeaveGroupDoFn(beam.DoFn):
 
     def process(self, group: RequestGroup) -> Iterator[Any]:
         for request in group.requests():
-            pending = PendingRequest(request.root_request_id, "dry run: not sent", None)
-            yield pvalue.TaggedOutput(PENDING, (pending.root_request_id, pending))
+            yield pvalue.TaggedOutput(PENDING, pending_request(request, Stop("dry run: not sent", None)))

@@ -20,22 +20,24 @@ class ConserveRows(beam.PTransform):
     """Prove that no row was lost or doubled.
 
     Args:
-        positions: PCollection of (path, line), one per row or unreadable line.
+        outcomes: PCollections of RowOutcome.
+
+    Applied to a PCollection of (path, line), one per row or unreadable line.
 
     Returns one dict: {"in", "enriched", "dead_lettered", "pending", "broken", "broken_ids"}; broken_ids names at
     most MAX_NAMED rows and says what is wrong with each.
     """
 
-    def __init__(self, positions: pvalue.PCollection) -> None:
+    def __init__(self, outcomes: list[pvalue.PCollection]) -> None:
         super().__init__()
-        self._positions = positions
+        self._outcomes = outcomes
 
-    def expand(self, outcomes: pvalue.PCollection) -> pvalue.PCollection:
+    def expand(self, positions: pvalue.PCollection) -> Any:
         """Match positions and outcomes, then add up."""
-        read = self._positions | "MarkRead" >> beam.Map(_mark_read)
-        ended = outcomes | "MarkEnded" >> beam.Map(_mark_ended)
+        read = positions | "MarkRead" >> beam.Map(_mark_read)
+        ended = [outcome | f"MarkEnded{place}" >> beam.Map(_mark_ended) for place, outcome in enumerate(self._outcomes)]
         return (
-            (read, ended)
+            (read, *ended)
             | "FlattenMarks" >> beam.Flatten()
             | "GroupByPosition" >> beam.GroupByKey()
             | "JudgeRow" >> beam.Map(_judge)

@@ -5,14 +5,22 @@ key is a function of the element alone. The Reshuffle behind the grouping makes 
 sees the same groups again, with the same batch_key, and spreads the groups over the workers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 from apache_beam import pvalue
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.records.request import ModelRequest, RequestGroup, pack
 from transforms.records.settings import BatchingSettings
 from transforms.rules.fingerprint import batch_key, stable_shard
+
+#: Requests handed to GroupIntoBatches as one element; a group has at most group_size // PACKET_SIZE of them.
+PACKET_SIZE = 25
+
+Packet = list[tuple[str, bytes]]
 
 
 @beam.typehints.with_input_types(ModelRequest)
@@ -34,22 +42,42 @@ class GroupRequests(beam.PTransform):
 
     def expand(self, requests: pvalue.PCollection) -> pvalue.PCollection:
         """Key, batch, name and redistribute."""
+        packet = min(PACKET_SIZE, self._batching.group_size)
         return (
             requests
-            | "KeyByShard" >> beam.Map(_key, self._provider, self._model, self._batching.shards)
-            | "GroupIntoBatches" >> beam.GroupIntoBatches(self._batching.group_size)
+            | "PackByShard" >> beam.ParDo(_PackByShardDoFn(self._provider, self._model, self._batching.shards, packet))
+            | "GroupIntoBatches" >> beam.GroupIntoBatches(self._batching.group_size // packet)
             | "NameGroup" >> beam.Map(_name, self._provider, self._model)
             | "SpreadOverWorkers" >> beam.Reshuffle()
         )
 
 
-def _key(request: ModelRequest, provider: str, model: str, shards: int) -> tuple[str, tuple[str, bytes]]:
-    request_id = request.request_id
-    return f"{provider}/{model}/{stable_shard(request_id, shards)}", (request_id, pack(request))
+class _PackByShardDoFn(beam.DoFn):
+    """Key packets of requests: Beam's state costs as much for a packet as for one request."""
+
+    def __init__(self, provider: str, model: str, shards: int, packet_size: int) -> None:
+        self._prefix = f"{provider}/{model}"
+        self._shards = shards
+        self._packet_size = packet_size
+
+    def start_bundle(self) -> None:
+        self._open: dict[int, Packet] = {}
+
+    def process(self, request: ModelRequest) -> Iterator[tuple[str, Packet]]:
+        shard = stable_shard(request.request_id, self._shards)
+        packet = self._open.setdefault(shard, [])
+        packet.append((request.request_id, pack(request)))
+        if len(packet) == self._packet_size:
+            yield f"{self._prefix}/{shard}", self._open.pop(shard)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for shard, packet in self._open.items():
+            yield WindowedValue((f"{self._prefix}/{shard}", packet), MIN_TIMESTAMP, (GlobalWindow(),))
+        self._open = {}
 
 
-def _name(keyed: tuple[str, Iterable[tuple[str, bytes]]], provider: str, model: str) -> RequestGroup:
-    packed = sorted(keyed[1])
+def _name(keyed: tuple[str, Iterable[Packet]], provider: str, model: str) -> RequestGroup:
+    packed = sorted(item for packet in keyed[1] for item in packet)
     return RequestGroup(
         batch_key(provider, model, [request_id for request_id, _ in packed]), tuple(data for _, data in packed)
     )

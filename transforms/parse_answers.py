@@ -23,7 +23,7 @@ from transforms.rules.repair import repair_prompt
 
 
 class ParseAnswersResult(NamedTuple):
-    """results: (request_id, RequestResult); repairs: (request_id, ModelRequest) of the REPAIR lane (empty in that lane)."""
+    """results: RequestResult; repairs: (request_id, ModelRequest) of the REPAIR lane (empty in that lane)."""
 
     results: pvalue.PCollection
     repairs: pvalue.PCollection
@@ -64,7 +64,7 @@ class _ParseAnswerDoFn(beam.DoFn):
     def process(self, answer: ModelAnswer) -> Iterator[Any]:
         if answer.kind is not FailureKind.OK:
             self._counters.add(f"answers_{answer.kind}")
-            yield _keyed(answer, kind=answer.kind, stage=Stage.CALL, reason=answer.reason)
+            yield _result(answer, kind=answer.kind, stage=Stage.CALL, reason=answer.reason)
             return
         try:
             value = self._reader.read(answer.text or "")
@@ -74,13 +74,9 @@ class _ParseAnswerDoFn(beam.DoFn):
                 request = _repair_request(answer, str(error), self._identity)
                 yield pvalue.TaggedOutput(REPAIRS, (request.request_id, request))
             else:
-                yield _keyed(answer, kind=FailureKind.INVALID_OUTPUT, stage=Stage.PARSE, reason=str(error))
+                yield _result(answer, kind=FailureKind.INVALID_OUTPUT, stage=Stage.PARSE, reason=str(error))
             return
-        yield _keyed(answer, value_json=value)
-
-
-def _keyed(answer: ModelAnswer, **end: Any) -> tuple[str, RequestResult]:
-    return answer.request.root_request_id, _result(answer, **end)
+        yield _result(answer, value_json=value)
 
 
 def _result(
@@ -114,6 +110,8 @@ def _result(
         usage=usage,
         cost_usd=cost,
         repaired=prior is not None and value_json is not None,
+        riders=answer.request.riders,
+        crowded=answer.request.crowded,
     )
 
 
@@ -133,6 +131,8 @@ def _repair_request(answer: ModelAnswer, error: str, identity: RequestIdentity) 
         lane=Lane.REPAIR,
         root_request_id=first.request_id,
         redacted_values=first.redacted_values,
+        riders=first.riders,
+        crowded=first.crowded,
         prior=PriorAttempt(answer.call_id, answer.attempts, answer.usage, answer.cost_usd, error),
     )
 

@@ -1,7 +1,6 @@
-"""RenderPrompts: SourceRow -> ModelRequest, AskedRow, and a DeadLetter for each row that can't be asked about.
+"""RenderPrompts: SourceRow -> ModelRequest, and a DeadLetter for each row that can't be asked about.
 
-Both outputs are keyed by request_id, so that equal questions meet in ReuseAnswers and rows meet their answer in
-JoinAnswers. Safe to retry: rendering has no effect.
+Requests are keyed by request_id, so that equal questions meet in ReuseAnswers; each carries its row. Safe to retry: rendering has no effect.
 """
 
 from collections.abc import Iterator
@@ -20,9 +19,8 @@ from transforms.rules.prompt import PromptTemplate
 
 
 class RenderPromptsResult(NamedTuple):
-    """rows: (request_id, AskedRow); requests: (request_id, ModelRequest), repeated where rows ask the same."""
+    """requests: (request_id, ModelRequest) with the row as its rider, one per row; failures: DeadLetter."""
 
-    rows: pvalue.PCollection
     requests: pvalue.PCollection
     failures: pvalue.PCollection
 
@@ -46,8 +44,8 @@ class RenderPrompts(beam.PTransform):
         """Render each row on its own."""
         rendered = rows | "RenderPrompt" >> beam.ParDo(
             _RenderPromptDoFn(self._template, self._identity, self._redact)
-        ).with_outputs(REQUESTS, FAILURES, main="rows")
-        return RenderPromptsResult(rendered["rows"], rendered[REQUESTS], rendered[FAILURES])
+        ).with_outputs(FAILURES, main=REQUESTS)
+        return RenderPromptsResult(rendered[REQUESTS], rendered[FAILURES])
 
 
 class _RenderPromptDoFn(beam.DoFn):
@@ -80,6 +78,6 @@ class _RenderPromptDoFn(beam.DoFn):
             lane=Lane.MAIN,
             root_request_id=request_id,
             redacted_values=tuple(str(row.values[name]) for name in self._redact if row.values.get(name) is not None),
+            riders=(AskedRow(row, rendered.hashes.variables),),
         )
-        yield pvalue.TaggedOutput(REQUESTS, (request_id, request))
-        yield request_id, AskedRow(row, rendered.hashes.variables)
+        yield request_id, request

@@ -1,26 +1,30 @@
 """ReuseAnswers: requests joined with the ledger: answered already, or fresh.
 
 Equal requests become one here, whether they come from two rows of this run or from an earlier run; that is what
-makes a second run send nothing (P8) and identical requests be paid once (P2). Deterministic; safe to retry.
+makes a second run send nothing (P8) and identical requests be paid once (P2). The rows that wait for a request
+travel with it, up to MAX_RIDERS; where more rows ask the same, the rest leave as `crowd` and meet the answer in
+JoinAnswers, so that no element grows without bound. Deterministic; safe to retry.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam import pvalue
 
-from transforms._stage import ANSWERS, Counters
-from transforms.records.answer import ModelAnswer
-from transforms.records.request import ModelRequest
+from transforms._stage import ANSWERS, CROWD, Counters
+from transforms.records.request import MAX_RIDERS, ModelRequest
+from transforms.records.row import AskedRow
 from transforms.storage.ledger import SettledAnswer, better
 
 
 class ReuseAnswersResult(NamedTuple):
-    """fresh: ModelRequest, each once; answers: ModelAnswer with reused=True."""
+    """fresh: ModelRequest, each once; answers: ModelAnswer with reused=True; crowd: (request_id, AskedRow)."""
 
     fresh: pvalue.PCollection
     answers: pvalue.PCollection
+    crowd: pvalue.PCollection
 
 
 class ReuseAnswers(beam.PTransform):
@@ -41,9 +45,9 @@ class ReuseAnswers(beam.PTransform):
         joined = (
             requests
             | "GroupByRequest" >> beam.GroupByKey()
-            | "ChooseAnswer" >> beam.ParDo(_ChooseAnswerDoFn()).with_outputs(ANSWERS, main="fresh")
+            | "ChooseAnswer" >> beam.ParDo(_ChooseAnswerDoFn()).with_outputs(ANSWERS, CROWD, main="fresh")
         )
-        return ReuseAnswersResult(joined["fresh"], joined[ANSWERS])
+        return ReuseAnswersResult(joined["fresh"], joined[ANSWERS], joined[CROWD])
 
 
 class _ChooseAnswerDoFn(beam.DoFn):
@@ -51,39 +55,30 @@ class _ChooseAnswerDoFn(beam.DoFn):
         self._counters = Counters("ReuseAnswers")
 
     def process(self, keyed: tuple[str, Iterable[ModelRequest | SettledAnswer]]) -> Iterator[Any]:
-        request: ModelRequest | None = None
+        first: ModelRequest | None = None
         settled: SettledAnswer | None = None
-        copies = 0
+        riders: list[AskedRow] = []
+        crowded = False
         for item in keyed[1]:
-            if isinstance(item, ModelRequest):
-                copies += 1
-                request = item if request is None or item.hashes.variables < request.hashes.variables else request
-            else:
+            if isinstance(item, SettledAnswer):
                 settled = item if settled is None else better(settled, item)
-        if request is None:
+                continue
+            crowded |= item.crowded
+            first = item if first is None or item.hashes.variables < first.hashes.variables else first
+            for asked in item.riders:
+                if len(riders) < MAX_RIDERS:
+                    riders.append(asked)
+                else:
+                    crowded = True
+                    yield pvalue.TaggedOutput(CROWD, (keyed[0], asked))
+        if first is None:
             return
-        if copies > 1:
-            self._counters.add("requests_shared", copies - 1)
+        if len(riders) > 1 or crowded:
+            self._counters.add("requests_shared")
+            first = replace(first, riders=tuple(riders), crowded=crowded)
         if settled is None:
             self._counters.add("requests_fresh")
-            yield request
+            yield first
         else:
             self._counters.add("requests_reused")
-            yield pvalue.TaggedOutput(ANSWERS, reuse_answer(request, settled))
-
-
-def reuse_answer(request: ModelRequest, settled: SettledAnswer) -> ModelAnswer:
-    """Return the answer of `request` as the ledger holds it."""
-    return ModelAnswer(
-        request=request,
-        kind=settled.kind,
-        text=settled.text,
-        reason=settled.reason,
-        attempts=settled.attempt,
-        call_id=settled.call_id,
-        run_id=settled.run_id,
-        reused=True,
-        response_model=settled.response_model,
-        usage=settled.usage,
-        cost_usd=settled.cost_usd,
-    )
+            yield pvalue.TaggedOutput(ANSWERS, settled.answer(first))

@@ -1,24 +1,23 @@
-"""WriteAudit: RowOutcome -> the audit table `rows`.
+"""WriteAudit: RowOutcome -> parts of the audit table `rows`.
 
 The tables calls, batches and batch_members are not written from PCollections: the ledger is the one source of what
 was called, and it also holds the calls of bundles that a runner threw away and tried again. They are written from
-its segments when all rows have ended (`transforms.storage.audit_rows.write_call_tables`). Safe to retry: Beam's
-sink writes the table once.
+its segments when all rows have ended (`transforms.storage.audit_rows.write_call_tables`).
 """
 
 from typing import Any
 
 import apache_beam as beam
 from apache_beam import pvalue
-from apache_beam.io.parquetio import WriteToParquet
 
+from transforms._sink import WritePartDoFn
 from transforms.storage.audit_rows import row_row
 from transforms.storage.runs import RunFolder
 from transforms.storage.tables import AUDIT_SCHEMAS
 
 
 class WriteAudit(beam.PTransform):
-    """Write one row per input row: where it ended and by which call.
+    """Write one row per input row: where it ended and by which call; gives (folder, path) of each part.
 
     Args:
         run: the run's folder.
@@ -30,6 +29,5 @@ class WriteAudit(beam.PTransform):
 
     def expand(self, outcomes: pvalue.PCollection) -> Any:
         """Map and write."""
-        prefix = f"{self._run.table('rows')}/part"
-        table = WriteToParquet(prefix, AUDIT_SCHEMAS["rows"], codec="zstd", file_name_suffix=".parquet")
-        return outcomes | "RowRecord" >> beam.Map(row_row, self._run.run_id) | "WriteRowsTable" >> table
+        write = WritePartDoFn(self._run.table("rows"), AUDIT_SCHEMAS["rows"])
+        return outcomes | "RowRecord" >> beam.Map(row_row, self._run.run_id) | "WritePart" >> beam.ParDo(write)

@@ -7,15 +7,14 @@ source {path, line}, row (DESIGN section 4). Nothing is written when nothing fai
 from typing import Any
 
 import apache_beam as beam
-import orjson
 from apache_beam import pvalue
 
+from transforms._sink import WritePartDoFn
 from transforms.records.failure import DeadLetter
-from transforms.storage.tables import json_default
 
 
 class WriteDeadLetters(beam.PTransform):
-    """Write rows that got no valid answer.
+    """Write rows that got no valid answer; gives (folder, path) of each part.
 
     Args:
         folder: the run's dead_letters folder.
@@ -28,34 +27,22 @@ class WriteDeadLetters(beam.PTransform):
         self._run_id = run_id
 
     def expand(self, failures: pvalue.PCollection) -> Any:
-        """Encode and write."""
-        return (
-            failures
-            | "EncodeJson" >> beam.Map(_encode, self._run_id)
-            | "WriteJsonLines"
-            >> beam.io.WriteToText(
-                f"{self._folder}/part",
-                file_name_suffix=".jsonl",
-                coder=beam.coders.BytesCoder(),
-                skip_if_empty=True,
-            )
-        )
+        """Map and write."""
+        write = WritePartDoFn(self._folder, None)
+        return failures | "Letter" >> beam.Map(_letter, self._run_id) | "WritePart" >> beam.ParDo(write)
 
 
-def _encode(failure: DeadLetter, run_id: str) -> bytes:
-    return orjson.dumps(
-        {
-            "row_id": failure.row_id,
-            "run_id": run_id,
-            "stage": failure.stage,
-            "kind": failure.kind,
-            "reason": failure.reason,
-            "attempts": failure.attempts,
-            "retryable": failure.retryable,
-            "request_id": failure.request_id,
-            "call_id": failure.call_id,
-            "source": {"path": failure.path, "line": failure.line},
-            "row": failure.row,
-        },
-        default=json_default,
-    )
+def _letter(failure: DeadLetter, run_id: str) -> dict[str, Any]:
+    return {
+        "row_id": failure.row_id,
+        "run_id": run_id,
+        "stage": failure.stage,
+        "kind": failure.kind,
+        "reason": failure.reason,
+        "attempts": failure.attempts,
+        "retryable": failure.retryable,
+        "request_id": failure.request_id,
+        "call_id": failure.call_id,
+        "source": {"path": failure.path, "line": failure.line},
+        "row": failure.row,
+    }

@@ -10,13 +10,13 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tests.benchmarks.case import request_body
+from tests.benchmarks.case import KEY, request_body
 from tests.benchmarks.processes import give_result
 from transforms.providers.transport import raise_file_limit
 
 
 async def _worker(session: aiohttp.ClientSession, url: str, numbers: "itertools.count[int]", calls: int) -> None:
-    headers = {"content-type": "application/json", "authorization": "Bearer benchmark"}
+    headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
     while (number := next(numbers)) < calls:
         async with session.post(url, data=orjson.dumps(request_body(number)), headers=headers) as response:
             await response.read()

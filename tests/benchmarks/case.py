@@ -26,7 +26,8 @@ _SCHEMA = {
 }
 Provider = Literal["openai", "anthropic"]
 _MODELS: dict[str, str] = {"openai": "gpt-4o-mini-2024-07-18", "anthropic": "claude-haiku-4-5-20251001"}
-KEY_ENV = "ROWBEAM_BENCHMARK_KEY"
+KEY_ENV = "BENCHMARK_API_KEY"
+KEY = "key-of-the-benchmarks-1"
 
 
 def review(number: int) -> str:

@@ -14,7 +14,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from tests.benchmarks.canned import OPENAI_BODY, OPENAI_HEADERS
-from tests.benchmarks.case import KEY_ENV
+from tests.benchmarks.case import KEY, KEY_ENV
 from tests.benchmarks.processes import give_result
 from tests.benchmarks.profiling import profiled
 from transforms.providers import pool
@@ -53,7 +53,7 @@ def main(arguments: dict[str, Any]) -> None:
     What is inside `run_s`: checking the job, the lease, building the pipeline, importing Beam, the pipeline itself
     with ledger and Parquet, the audit tables, the manifest. Outside: starting Python, importing this module.
     """
-    os.environ[KEY_ENV] = "benchmark"
+    os.environ[KEY_ENV] = KEY
     from pipelines.job import load_job
     from pipelines.logs import setup_logs
     from pipelines.run import RunRequest, run_job

@@ -13,28 +13,27 @@ Not guaranteed: that a request whose reply was lost was not run by the provider.
 """
 
 import asyncio
-import heapq
-import itertools
 import random
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 
+from transforms.providers.admission import Admission, WaitingJobs
 from transforms.providers.base import Provider
-from transforms.providers.breaker import CircuitBreaker, Dead
-from transforms.providers.session import Batch, CallSession, Job, Stop
-from transforms.providers.throttle import Throttle
+from transforms.providers.breaker import Dead
+from transforms.providers.session import Batch, CallSession, Job, LastTry, Stop
 from transforms.providers.transport import HttpTransport, raise_file_limit, transport_error
 from transforms.records.call import BatchEnded, CallRecord
-from transforms.records.failure import RUN_STOPPING, FailureKind
+from transforms.records.errors import InternalError
+from transforms.records.failure import RUN_STOPPING, SETTLED, FailureKind
 from transforms.records.reply import CallError, HttpResponse, Reply
 from transforms.records.settings import BatchingSettings, PoolSettings
-from transforms.rules.call_record import CallRecorder, Exchange, reason_of
-from transforms.rules.retry import GiveUp, RetryPolicy, decide
-from transforms.rules.tokens import prompt_tokens
+from transforms.rules.call_record import CallRecorder, blank, reason_of
+from transforms.rules.retry import GiveUp, RetryPolicy
 
-_MAX_WAIT_S = 3600.0
+#: A try is never given less.
+_MIN_TIMEOUT_S = 0.001
 _BUNDLE_POLL_S = 0.05
 
 
@@ -76,21 +75,14 @@ class CallPool:
         self._policy = RetryPolicy(max_attempts=settings.max_attempts, deadline_s=settings.deadline)
         self.max_in_flight = min(settings.max_in_flight, max(1, raise_file_limit(settings.max_in_flight + 256) - 256))
         self.high_water = 2 * self.max_in_flight
-        self._throttle = Throttle(
-            max_in_flight=self.max_in_flight,
-            requests_per_minute=settings.requests_per_minute,
-            tokens_per_minute=settings.tokens_per_minute,
-        )
-        self._breaker = CircuitBreaker(open_after=settings.breaker_after, give_up_after_s=settings.give_up_after)
-        self._queue: deque[Job] = deque()
-        self._retries: list[tuple[float, int, Job]] = []
-        self._order = itertools.count()
+        self._admission = Admission(provider, settings, self.max_in_flight)
+        self._waiting = WaitingJobs()
         self._lanes: list[HttpTransport] = []
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._main: HttpTransport | None = None
-        self._thread = threading.Thread(target=self._run_loop, name="rowbeam-calls", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rowbeam-calls", daemon=True)
         self._thread.start()
 
     # -- from any thread ------------------------------------------------------------------------------------------
@@ -104,7 +96,7 @@ class CallPool:
         self._loop.call_soon_threadsafe(self._accept, jobs)
 
     def close(self) -> None:
-        """Close connections and end the loop. Sessions must have been drained."""
+        """Close connections and end the loop. A session that still waits gets an InternalError, its calls are cut off."""
         if not self._loop.is_closed():
             asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(timeout=30)
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -113,63 +105,65 @@ class CallPool:
 
     # -- on the loop's thread -------------------------------------------------------------------------------------
 
-    def _run_loop(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
     async def _close(self) -> None:
+        self._fail(InternalError("the pool of calls was closed while answers were still waited for"))
+        if self._timer:
+            self._timer.cancel()
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for transport in [*self._lanes, *([self._main] if self._main else [])]:
             await transport.close()
 
     def _accept(self, jobs: list[Job]) -> None:
         self.accepted += len(jobs)
-        self._queue.extend(jobs)
+        self._waiting.add(jobs, self._loop.time())
         self._pump()
 
     def _pump(self) -> None:
         """Start every job that limits allow now; set a timer for the first that must wait."""
         try:
             if self.stop or self.failure:
-                self._leave_pending()
+                self._leave_waiting()
                 return
-            wait = self._start_ready(self._loop.time())
-            if wait is not None:
-                self._wake_in(wait)
+            wait_s = self._start_ready(self._loop.time())
+            if wait_s is not None:
+                self._wake_in(wait_s)
         except Exception as exc:  # noqa: BLE001 - the loop's thread has no caller: the sessions raise it
             self._fail(exc)
 
     def _start_ready(self, now: float) -> float | None:
-        while True:
-            job = self._next_ready(now)
-            if job is None:
-                return self._retries[0][0] - now if self._retries else None
-            held = self._held(now, job)
+        """Start jobs until limits hold one back; return seconds until asking again, None for the end of a call."""
+        while (job := self._take(now)) is not None:
+            held = self._held(job, now)
             if held is None:
-                heapq.heappush(self._retries, (job.ready_at, job.order, job))
-                self._leave_pending()
+                self._waiting.again(job)
+                self._leave_waiting()
                 return None
             if held > 0:
-                heapq.heappush(self._retries, (job.ready_at, job.order, job))
-                return min(held, _MAX_WAIT_S) if held != float("inf") else None
+                self._waiting.again(job)
+                return held if held != float("inf") else None
             self._start(job, now)
+        return self._waiting.next_in(now)
 
-    def _next_ready(self, now: float) -> Job | None:
-        if self._retries and self._retries[0][0] <= now:
-            return heapq.heappop(self._retries)[2]
-        if not self._queue:
-            return None
-        job = self._queue.popleft()
-        job.order, job.ready_at, job.queued_at = next(self._order), now, now
-        if self.settings.tokens_per_minute is not None:
-            job.reserved_tokens = prompt_tokens(job.request.prompt) + (self.provider.max_output_tokens or 0)
-        return job
+    def _take(self, now: float) -> Job | None:
+        while (job := self._waiting.take(now)) is not None:
+            if not self._is_late(job, now):
+                return job
+        return None
+
+    def _is_late(self, job: Job, now: float) -> bool:
+        """Settle a job whose deadline passed while limits held it back: a try that can't end in time may be billed."""
+        if job.last is None or job.first_sent_at is None or now - job.first_sent_at < self.settings.deadline:
+            return False
+        reason = f"{job.last.reason}, and the deadline of {self.settings.deadline:.0f} s passed before another try"
+        job.session.settle(job, job.last.kind, reason, job.last)
+        return True
 
     def _start(self, job: Job, now: float) -> None:
         jobs = [job]
         if self.batching.mode == "serial_bundle":
-            while len(jobs) < self.batching.bundle_size and (more := self._next_ready(now)):
+            while len(jobs) < self.batching.bundle_size and (more := self._take(now)):
                 jobs.append(more)
             self.bundle_sizes.append(len(jobs))
         task = self._loop.create_task(self._call_in_turn(jobs))
@@ -190,36 +184,36 @@ class CallPool:
             return
         lane = self._lanes.pop() if self._lanes else self._make_transport(1)
         try:
-            for place, job in enumerate(jobs):
-                if place and not await self._admitted(job):
-                    job.session.settle_pending(job, self._why_stopped())
-                    continue
-                await self._call(job, lane)
+            await self._call(jobs[0], lane)
+            for job in jobs[1:]:
+                if await self._admitted(job):
+                    await self._call(job, lane)
         finally:
             self._lanes.append(lane)
 
     async def _admitted(self, job: Job) -> bool:
-        """Wait until a later member of a bundle may be sent; False when the run stopped meanwhile."""
+        """Wait until a later member of a bundle may be sent; False when it has ended unsent."""
         while not (self.stop or self.failure):
             now = self._loop.time()
-            held = self._held(now, job)
-            if held is not None and held <= 0:
+            if self._is_late(job, now):
+                return False
+            held = self._held(job, now)
+            if held is None:
+                break
+            if held <= 0:
                 return True
-            await asyncio.sleep(min(held or 0.0, _BUNDLE_POLL_S))
+            await asyncio.sleep(min(held, _BUNDLE_POLL_S))
+        if self.stop and not self.failure:
+            job.session.settle_pending(job, self.stop)
         return False
 
-    def _held(self, now: float, job: Job) -> float | None:
+    def _held(self, job: Job, now: float) -> float | None:
         """Reserve what a send needs and return 0.0, or return seconds to wait; None when the provider is dead."""
-        held = self._breaker.admit(now)
+        held = self._admission.hold(job, now)
         if isinstance(held, Dead):
             what = f"{self.provider.name} has given no answer for {held.after_s:.0f} s"
             self._give_up(f"{what}; run the job again when it is back")
             return None
-        if held > 0:
-            return held
-        held = self._throttle.admit(now, job.reserved_tokens)
-        if held > 0:
-            self._breaker.unsent()
         return held
 
     async def _call(self, job: Job, transport: HttpTransport) -> None:
@@ -231,98 +225,75 @@ class CallPool:
         started_at_us = time.time_ns() // 1000
         response: HttpResponse | None = None
         outcome: Reply | CallError
-        budget = self.settings.deadline - (sent_at - job.first_sent_at)
+        left_s = self.settings.deadline - (sent_at - job.first_sent_at)
         try:
-            response = await transport.send(request, max(0.001, min(self.settings.timeout, budget)))
-            outcome = self.provider.read(response)
-        except asyncio.CancelledError:
-            raise
+            response = await transport.send(request, max(_MIN_TIMEOUT_S, min(self.settings.timeout, left_s)))
         except Exception as exc:  # noqa: BLE001 - transport_error raises again what it does not know
             outcome = transport_error(exc)
+        else:
+            outcome = self.provider.read(response)
         now = self._loop.time()
-        self._settle_limits(job, sent_at, now, response, outcome)
-        exchange = Exchange(
-            request=job.request,
-            batch_id=job.batch.batch_id,
-            call_index=job.batch.take_index(),
-            custom_id=job.custom_id,
-            attempt=job.attempt,
-            started_at_us=started_at_us,
-            latency_ms=round((now - sent_at) * 1000, 3),
-            waited_ms=round((sent_at - job.queued_at) * 1000, 3),
-            shown_body=job.shown_body(self.provider, request),
-            response=response,
-            outcome=outcome,
-            provider_request_id=self.provider.request_id(response) if response else None,
-        )
+        self._admission.settle(job, sent_at, now, time.time(), response, outcome)
+        shown = job.shown_body(self.provider, request)
+        provider_id = self.provider.request_id(response) if response else None
+        exchange = job.exchange(started_at_us, sent_at, now, shown, response, outcome, provider_id)
         record = self.recorder.record(exchange)
         self._record(record)
+        job.session.observe(record)
         self._after(job, outcome, record, now)
-
-    def _settle_limits(
-        self, job: Job, sent_at: float, now: float, response: HttpResponse | None, outcome: Reply | CallError
-    ) -> None:
-        usage = outcome.usage
-        used = None
-        if usage.input_tokens is not None and usage.output_tokens is not None:
-            used = usage.input_tokens + usage.output_tokens
-        error = outcome if isinstance(outcome, CallError) else None
-        limits = self.provider.rate_limits(response, time.time()) if response else None
-        self._throttle.settle(now, sent_at, job.reserved_tokens, used, error, limits)
-        self._breaker.settle(now, sent_at, error, self._throttle.concurrency.in_flight)
 
     def _after(self, job: Job, outcome: Reply | CallError, record: CallRecord, now: float) -> None:
         """Settle the job, or queue its next try."""
         self.stats["answers" if outcome.kind is FailureKind.OK else f"errors_{outcome.kind}"] += 1
         if isinstance(outcome, Reply):
-            job.session.settle(job, outcome.kind, outcome, record, None)
-            return
-        if outcome.kind in RUN_STOPPING:
+            reason = None if outcome.kind is FailureKind.OK else self._shown(job, reason_of(outcome))
+            job.session.settle(job, outcome.kind, reason, record, outcome)
+        elif outcome.kind in RUN_STOPPING:
             status = f"HTTP {record.http_status}" if record.http_status else "no reply"
             message = f"{self.provider.name} refused the run ({outcome.kind}, {status}): {reason_of(outcome)}"
-            self._give_up(message, outcome.kind)
-            job.session.settle_pending(job, self._why_stopped())
-            return
-        elapsed = now - (job.first_sent_at or now)
-        # A 429 says that the pool was too fast, not that the request is hopeless: the deadline alone bounds those.
-        job.rate_limited += outcome.kind is FailureKind.RATE_LIMITED
-        tries = max(1, job.attempt - job.rate_limited)
-        verdict = decide(outcome, tries, elapsed, self._policy, random.random(), invalid_before=job.invalid_before)
-        job.invalid_before |= outcome.kind is FailureKind.INVALID_RESPONSE
+            job.session.settle_pending(job, self._give_up(message, outcome.kind))
+        else:
+            self._after_error(job, outcome, record, now)
+
+    def _after_error(self, job: Job, error: CallError, record: CallRecord, now: float) -> None:
+        verdict = job.verdict(error, now, self._policy, random.random())
+        reason = self._shown(job, reason_of(error))
         if isinstance(verdict, GiveUp):
-            reason = self.recorder.redactor.text(f"{reason_of(outcome)} ({verdict.reason})")
-            job.session.settle(job, outcome.kind, None, record, reason)
+            # What no later run asks again reads the same there, where only the ledger tells it.
+            told = reason if error.kind in SETTLED else f"{reason} ({verdict.reason})"
+            job.session.settle(job, error.kind, told, record)
             return
         self.stats["retries"] += 1
+        job.last = LastTry(error.kind, reason, record.call_id, record.cost_usd)
         job.queued_at, job.ready_at = now, now + verdict.wait_s
-        heapq.heappush(self._retries, (job.ready_at, job.order, job))
+        self._waiting.again(job)
+
+    def _shown(self, job: Job, reason: str) -> str:
+        return self.recorder.redactor.text(blank(reason, job.request.redacted_values))
 
     def end_batch(self, batch: Batch) -> None:
         """Record that the last request of a group has ended."""
-        status = "stopped" if batch.pending else "completed"
-        counts = (batch.succeeded, batch.failed, batch.pending)
-        self._record(BatchEnded(batch.batch_id, self.recorder.run_id, status, time.time_ns() // 1000, *counts))
+        self._record(batch.ended(self.recorder.run_id, time.time_ns() // 1000))
 
     # -- stopping -------------------------------------------------------------------------------------------------
 
-    def _why_stopped(self) -> Stop:
-        return self.stop or Stop(f"the run failed: {self.failure}", None)
-
-    def _give_up(self, reason: str, kind: FailureKind | None = None) -> None:
+    def _give_up(self, reason: str, kind: FailureKind | None = None) -> Stop:
+        """Send no more; the first reason stays."""
         if self.stop is None:
             self.stop = Stop(reason=self.recorder.redactor.text(reason), kind=kind)
-        self._leave_pending()
+        self._leave_waiting()
+        return self.stop
 
     def _fail(self, exc: BaseException) -> None:
+        """End the run with an exception that the sessions raise; what waits is nobody's any more."""
         self.failure = self.failure or exc
-        self._leave_pending()
+        self._waiting.clear()
 
-    def _leave_pending(self) -> None:
-        waiting = [*self._queue, *(entry[2] for entry in self._retries)]
-        self._queue.clear()
-        self._retries.clear()
-        for job in waiting:
-            job.session.settle_pending(job, self._why_stopped())
+    def _leave_waiting(self) -> None:
+        waiting = self._waiting.clear()
+        if self.stop and not self.failure:
+            for job in waiting:
+                job.session.settle_pending(job, self.stop)
 
     def _wake_in(self, wait_s: float) -> None:
         if self._timer:

@@ -4,19 +4,26 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import orjson
 
 from transforms.providers.base import Provider
 from transforms.records.answer import ModelAnswer, PendingRequest
-from transforms.records.call import CallRecord
+from transforms.records.call import BatchEnded, CallRecord
 from transforms.records.failure import FailureKind
-from transforms.records.reply import HttpRequest, Reply, Usage
+from transforms.records.reply import CallError, HttpRequest, HttpResponse, Reply, Usage
 from transforms.records.request import ModelRequest
+from transforms.rules.call_record import Exchange
+from transforms.rules.retry import GiveUp, Retry, RetryPolicy, decide
 
 if TYPE_CHECKING:
     from transforms.providers.pool import CallPool
+
+
+#: What a session yields: the end of a request, or the record of a try.
+SessionItem = ModelAnswer | PendingRequest | CallRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,11 @@ class Stop:
 
     reason: str
     kind: FailureKind | None
+
+
+def pending_request(request: ModelRequest, stop: Stop) -> PendingRequest:
+    """Return the end of a request that is left unsent."""
+    return PendingRequest(request.root_request_id, stop.reason, stop.kind, request.riders, request.crowded)
 
 
 @dataclass(slots=True)
@@ -50,10 +62,25 @@ class Batch:
         else:
             self.failed += 1
 
+    def ended(self, run_id: str, at_us: int) -> BatchEnded:
+        """Return the record of its end."""
+        status = "stopped" if self.pending else "completed"
+        return BatchEnded(self.batch_id, run_id, status, at_us, self.succeeded, self.failed, self.pending)
+
     @property
     def settled(self) -> int:
         """How many of its requests have ended."""
         return self.succeeded + self.failed + self.pending
+
+
+@dataclass(frozen=True, slots=True)
+class LastTry:
+    """What a waiting request's last try gave; enough to settle it when there is no other."""
+
+    kind: FailureKind
+    reason: str
+    call_id: str
+    cost_usd: Decimal | None
 
 
 @dataclass(slots=True)
@@ -72,6 +99,7 @@ class Job:
     reserved_tokens: int = 0
     invalid_before: bool = False
     rate_limited: int = 0
+    last: LastTry | None = None
 
     def http_request(self, provider: Provider, key: str | None) -> HttpRequest:
         """Build the exchange; made anew for each try so that a waiting request holds no body."""
@@ -83,10 +111,46 @@ class Job:
             return sent.body
         return orjson.dumps(provider.body(self.request.shown_prompt))
 
+    def verdict(self, error: CallError, now: float, policy: RetryPolicy, rand: float) -> Retry | GiveUp:
+        """Decide what follows a failed try, and remember what later decisions need."""
+        # A 429 says that the pool was too fast, not that the request is hopeless: the deadline alone bounds those.
+        self.rate_limited += error.kind is FailureKind.RATE_LIMITED
+        tries = max(1, self.attempt - self.rate_limited)
+        elapsed_s = 0.0 if self.first_sent_at is None else now - self.first_sent_at
+        verdict = decide(error, tries, elapsed_s, policy, rand, invalid_before=self.invalid_before)
+        self.invalid_before |= error.kind is FailureKind.INVALID_RESPONSE
+        return verdict
+
+    def exchange(
+        self,
+        started_at_us: int,
+        sent_at: float,
+        ended_at: float,
+        shown_body: bytes,
+        response: HttpResponse | None,
+        outcome: Reply | CallError,
+        provider_request_id: str | None,
+    ) -> Exchange:
+        """Return the facts of the try that has just ended, for its record; takes the batch's next call_index."""
+        return Exchange(
+            request=self.request,
+            batch_id=self.batch.batch_id,
+            call_index=self.batch.take_index(),
+            custom_id=self.custom_id,
+            attempt=self.attempt,
+            started_at_us=started_at_us,
+            latency_ms=round((ended_at - sent_at) * 1000, 3),
+            waited_ms=round((sent_at - self.queued_at) * 1000, 3),
+            shown_body=shown_body,
+            response=response,
+            outcome=outcome,
+            provider_request_id=provider_request_id,
+        )
+
 
 @dataclass(slots=True)
 class _Done:
-    results: deque[ModelAnswer | PendingRequest] = field(default_factory=deque)
+    results: deque[SessionItem] = field(default_factory=deque)
     outstanding: int = 0
 
 
@@ -98,7 +162,7 @@ class CallSession:
         self._done = _Done()
         self._changed = threading.Condition()
 
-    def feed(self, requests: list[tuple[ModelRequest, str]], batch: Batch) -> Iterator[ModelAnswer | PendingRequest]:
+    def feed(self, requests: list[tuple[ModelRequest, str]], batch: Batch) -> Iterator[SessionItem]:
         """Send (request, custom_id) pairs; yields whatever of this session is done, also while it waits for room."""
         while True:
             yield from self._take(block=self._is_full())
@@ -108,7 +172,7 @@ class CallSession:
             self._done.outstanding += len(requests)
         self._pool.add([Job(request, batch, custom_id, self) for request, custom_id in requests])
 
-    def drain(self) -> Iterator[ModelAnswer | PendingRequest]:
+    def drain(self) -> Iterator[SessionItem]:
         """Yield all that is left, waiting for it."""
         while self._done.outstanding or self._done.results:
             yield from self._take(block=True)
@@ -116,7 +180,7 @@ class CallSession:
     def _is_full(self) -> bool:
         return self._done.outstanding >= self._pool.high_water
 
-    def _take(self, *, block: bool) -> list[ModelAnswer | PendingRequest]:
+    def _take(self, *, block: bool) -> list[SessionItem]:
         with self._changed:
             if block:
                 while not self._done.results and self._done.outstanding and self._pool.failure is None:
@@ -127,8 +191,20 @@ class CallSession:
             self._done.results.clear()
             return taken
 
-    def settle(self, job: Job, kind: FailureKind, reply: Reply | None, record: CallRecord, reason: str | None) -> None:
-        """Hand over a request's end; its record is already in the ledger."""
+    def observe(self, record: CallRecord) -> None:
+        """Hand over the record of one try, for the audit; it is already in the ledger."""
+        with self._changed:
+            self._done.results.append(record)
+
+    def settle(
+        self,
+        job: Job,
+        kind: FailureKind,
+        reason: str | None,
+        call: CallRecord | LastTry,
+        reply: Reply | None = None,
+    ) -> None:
+        """Hand over a request's end; the record of the call that settled it is already in the ledger."""
         job.batch.count(kind)
         self._put(
             job.batch,
@@ -138,19 +214,19 @@ class CallSession:
                 text=reply.text if reply else None,
                 reason=reason,
                 attempts=job.attempt,
-                call_id=record.call_id,
-                run_id=record.run_id,
+                call_id=call.call_id,
+                run_id=self._pool.recorder.run_id,
                 reused=False,
                 response_model=reply.response_model if reply else None,
                 usage=reply.usage if reply else Usage(),
-                cost_usd=record.cost_usd,
+                cost_usd=call.cost_usd,
             ),
         )
 
     def settle_pending(self, job: Job, stop: Stop) -> None:
         """Hand a request back unsent (or refused for reasons that are not its own)."""
         job.batch.pending += 1
-        self._put(job.batch, PendingRequest(job.request.root_request_id, stop.reason, stop.kind))
+        self._put(job.batch, pending_request(job.request, stop))
 
     def _put(self, batch: Batch, result: ModelAnswer | PendingRequest) -> None:
         self._pool.settled += 1

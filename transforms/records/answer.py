@@ -7,6 +7,7 @@ from typing import Any
 from transforms.records.failure import KINDS, FailureKind, Stage
 from transforms.records.reply import Usage
 from transforms.records.request import ModelRequest, request_from
+from transforms.records.row import AskedRow, asked_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,14 @@ class PendingRequest:
         root_request_id: the MAIN request whose rows stay pending.
         reason: why, in one sentence.
         kind: the refusal that stopped the run, or None when the provider is dead.
+        riders, crowded: the rows that wait, see ModelRequest.
     """
 
     root_request_id: str
     reason: str
     kind: FailureKind | None
+    riders: tuple[AskedRow, ...] = ()
+    crowded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class RequestResult:
         usage: summed over the calls that made this result (original and repair).
         cost_usd: summed likewise; None if any part is unknown.
         repaired: True when the repair lane gave the value.
+        riders, crowded: the rows that wait for it, see ModelRequest.
     """
 
     request_id: str
@@ -114,6 +119,8 @@ class RequestResult:
     usage: Usage
     cost_usd: Decimal | None
     repaired: bool
+    riders: tuple[AskedRow, ...] = ()
+    crowded: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle flat."""
@@ -131,11 +138,14 @@ class RequestResult:
             self.response_model,
             self.cost_usd,
             self.repaired,
+            tuple([asked.flat() for asked in self.riders]),
+            self.crowded,
         )
 
 
 def _result(usage: tuple[Any, ...], kind: str, stage: Stage | None, *rest: Any) -> RequestResult:
-    request_id, value_json, reason, attempts, call_id, run_id, reused, response_model, cost_usd, repaired = rest
+    request_id, value_json, reason, attempts, call_id, run_id, reused, response_model, cost_usd, *end = rest
+    repaired, riders, crowded = end
     return RequestResult(
         request_id,
         value_json,
@@ -150,4 +160,6 @@ def _result(usage: tuple[Any, ...], kind: str, stage: Stage | None, *rest: Any) 
         Usage(*usage),
         cost_usd,
         repaired,
+        tuple([asked_from(*asked) for asked in riders]),
+        crowded,
     )

@@ -10,7 +10,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from transforms.records.row import AskedRow, asked_from
 from transforms.records.usage import Usage
+
+#: Rows that may travel with one request; it bounds the size of an element that many equal rows share.
+MAX_RIDERS = 16
 
 
 class Lane(StrEnum):
@@ -78,6 +82,8 @@ class ModelRequest:
         root_request_id: the MAIN request this one serves (its own request_id in the MAIN lane).
         redacted_values: texts of the redacted columns, which audit blanks out of responses too.
         prior: in the REPAIR lane, the invalid answer that led here.
+        riders: rows that wait for the answer and travel with the request, so that no join is needed for them.
+        crowded: more rows wait than may travel along (MAX_RIDERS); they are joined with the answer afterwards.
     """
 
     request_id: str
@@ -88,6 +94,8 @@ class ModelRequest:
     root_request_id: str
     redacted_values: tuple[str, ...] = ()
     prior: PriorAttempt | None = None
+    riders: tuple[AskedRow, ...] = ()
+    crowded: bool = False
 
     def flat(self) -> tuple[Any, ...]:
         """Return the record as one tuple of plain values, for `request_from`."""
@@ -105,6 +113,8 @@ class ModelRequest:
             self.root_request_id,
             self.redacted_values,
             self.prior,
+            tuple([asked.flat() for asked in self.riders]),
+            self.crowded,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -114,7 +124,8 @@ class ModelRequest:
 
 def request_from(*flat: Any) -> ModelRequest:
     """Build the record of `ModelRequest.flat`."""
-    request_id, system, turns, shown, prompt, template, variables, lookup, is_repair, root, redacted, prior = flat
+    request_id, system, turns, shown, prompt, template, variables, lookup, is_repair, root, *rest = flat
+    redacted, prior, riders, crowded = rest
     return ModelRequest(
         request_id,
         Prompt(system, turns),
@@ -124,6 +135,8 @@ def request_from(*flat: Any) -> ModelRequest:
         root,
         redacted,
         prior,
+        tuple([asked_from(*asked) for asked in riders]),
+        crowded,
     )
 
 

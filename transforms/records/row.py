@@ -57,18 +57,23 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AskedRow:
-    """A row together with what its prompt was made of, waiting for its request's result."""
+    """A row together with what its prompt was made of, waiting for its request's end."""
 
     row: SourceRow
     variables_sha256: str
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle flat."""
+        return asked_from, self.flat()
+
+    def flat(self) -> tuple[Any, ...]:
+        """Return the record as one tuple of plain values, for `asked_from`."""
         row = self.row
-        return _asked, (row.row_id, row.values, row.path, row.line, row.content_sha256, self.variables_sha256)
+        return row.row_id, row.values, row.path, row.line, row.content_sha256, self.variables_sha256
 
 
-def _asked(*flat: Any) -> AskedRow:
+def asked_from(*flat: Any) -> AskedRow:
+    """Build the record of `AskedRow.flat`."""
     return AskedRow(SourceRow(*flat[:-1]), flat[-1])
 
 

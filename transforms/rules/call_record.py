@@ -6,10 +6,12 @@ in the ledger (`CallRecord.text`) whatever the settings say: without it nothing 
 """
 
 import hashlib
+import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -18,7 +20,7 @@ from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError, HttpResponse, Reply
 from transforms.records.request import ModelRequest
 from transforms.rules.price import PriceTable
-from transforms.rules.redaction import Redactor
+from transforms.rules.redaction import REDACTED, Redactor
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_BILLED = Cost(Decimal(0), CostSource.NOT_BILLED, "the provider refused the request before running it")
@@ -124,7 +126,7 @@ class CallRecorder:
             return None
         if self.payloads == "hash":
             return orjson.dumps({"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}).decode()
-        return self.redactor.text(blank(body.decode("utf-8", "backslashreplace"), hidden))
+        return self.redactor.text(_blank_body(body, hidden))
 
     def _error(self, outcome: Reply | CallError, hidden: tuple[str, ...]) -> str | None:
         if outcome.kind is FailureKind.OK:
@@ -132,16 +134,54 @@ class CallRecorder:
         error: dict[str, object] = {"kind": str(outcome.kind), "message": reason_of(outcome)}
         if isinstance(outcome, CallError):
             error |= {"code": outcome.code, "retry_after_s": outcome.retry_after_s}
-        return self.redactor.text(blank(orjson.dumps(error).decode(), hidden))
+        if pattern := _pattern(hidden):
+            error = _blank_strings(error, pattern)
+        return self.redactor.text(orjson.dumps(error).decode())
 
 
 def blank(text: str, hidden: tuple[str, ...]) -> str:
-    """Replace every occurrence of the hidden values, plain or JSON-escaped, by "[redacted]"."""
-    for value in hidden:
-        for form in (value, orjson.dumps(value).decode()[1:-1]):
-            if form:
-                text = text.replace(form, "[redacted]")
-    return text
+    """Replace every occurrence of the hidden values by "[redacted]"; blank values are not looked for.
+
+    Values are found as they are, escaped in JSON, and escaped in JSON inside a JSON string (an answer that quotes
+    them, in a reply that quotes the answer); each with other than ASCII characters kept or escaped.
+    """
+    pattern = _pattern(hidden)
+    return text if pattern is None else pattern.sub(REDACTED, text)
+
+
+def _pattern(hidden: tuple[str, ...]) -> re.Pattern[str] | None:
+    forms = {form for value in hidden if value.strip() for form in _forms(value)}
+    if not forms:
+        return None
+    # The longest first, so that a value that contains another goes as a whole.
+    return re.compile("|".join(re.escape(form) for form in sorted(forms, key=lambda form: (-len(form), form))))
+
+
+def _forms(value: str) -> set[str]:
+    once = {json.dumps(value, ensure_ascii=escaped)[1:-1] for escaped in (True, False)}
+    return {value} | once | {json.dumps(form, ensure_ascii=False)[1:-1] for form in once}
+
+
+def _blank_body(body: bytes, hidden: tuple[str, ...]) -> str:
+    """Return a body as text without the hidden values; JSON stays JSON: its strings are blanked, however escaped."""
+    text = body.decode("utf-8", "backslashreplace")
+    pattern = _pattern(hidden)
+    if pattern is None:
+        return text
+    try:
+        return orjson.dumps(_blank_strings(orjson.loads(body), pattern)).decode()
+    except (ValueError, TypeError, RecursionError):  # not JSON, or nested deeper than JSON is written
+        return pattern.sub(REDACTED, text)
+
+
+def _blank_strings(value: Any, pattern: re.Pattern[str]) -> Any:
+    if isinstance(value, str):
+        return pattern.sub(REDACTED, value)
+    if isinstance(value, dict):
+        return {pattern.sub(REDACTED, key): _blank_strings(member, pattern) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_blank_strings(member, pattern) for member in value]
+    return value
 
 
 def reason_of(outcome: Reply | CallError) -> str:

@@ -120,7 +120,7 @@ def seal_run(output: str, run_id: str) -> dict[str, Any]:
     manifest = read_manifest(folder)
     if manifest["status"] not in (RUNNING, CRASHED):
         raise InternalError(f"run {run_id} ended with status {manifest['status']}; only a killed run can be sealed")
-    story = _write_tables(folder, segments(str(Path(output) / "ledger"), only_run=run_id))
+    story = write_tables(folder, segments(str(Path(output) / "ledger"), only_run=run_id))
     started_at = datetime.fromisoformat(manifest["started_at"])
     ended_at = max(started_at, _EPOCH + timedelta(microseconds=story.last_us))
     close_run(folder, status=CRASHED, summary=_summary(run_id, story.totals), ended_at=ended_at)
@@ -130,17 +130,6 @@ def seal_run(output: str, run_id: str) -> dict[str, Any]:
         "interrupted": story.interrupted_count,
         "cost_usd": format(story.totals.cost_usd, "f"),
     }
-
-
-def write_call_tables(folder: RunFolder, ledger: str) -> CallTotals:
-    """Write the audit tables calls, batches and batch_members of a run from its ledger segments; return the sums.
-
-    Ask when the run's last call is recorded. Writing again replaces the tables by the same.
-
-    Raises:
-        InternalError: the ledger is damaged.
-    """
-    return _write_tables(folder, segments(ledger, only_run=folder.run_id)).totals
 
 
 def _summary(run_id: str, totals: CallTotals) -> dict[str, Any]:
@@ -195,11 +184,15 @@ class _Batch:
     failed: int = 0
 
 
-class _Story:
-    """A run's ledger read in order: writes calls and members as they come, and keeps sums and batches."""
+class Story:
+    """A run's ledger read in order: keeps sums and batches, and writes calls and members as they come.
 
-    def __init__(self, calls: ParquetWriter, members: ParquetWriter) -> None:
+    Without writers, members are kept and calls may not be taken.
+    """
+
+    def __init__(self, calls: ParquetWriter | None = None, members: ParquetWriter | None = None) -> None:
         self.totals = CallTotals()
+        self._kept_members: list[dict[str, Any]] = []
         self.last_us = 0
         self._batches: defaultdict[str, _Batch] = defaultdict(_Batch)
         self._calls = calls
@@ -235,11 +228,16 @@ class _Story:
                 )
             yield _batch_row(batch.opened, batch.request_count, batch.ended, batch.succeeded, batch.failed)
 
+    def member_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the table batch_members that were kept."""
+        return self._kept_members
+
     def _take_call(self, record: CallRecord) -> None:
         if record.call_id in self._call_ids:
             return
         self._call_ids.add(record.call_id)
-        self._calls.append(call_row(record))
+        if self._calls is not None:
+            self._calls.append(call_row(record))
         self.totals.add(record)
         self._see(record.started_at_us + round(record.latency_ms * 1000))
         batch = self._batches[record.batch_id]
@@ -252,7 +250,10 @@ class _Story:
         batch = self._batches[record.batch_id]
         if batch.opened is None:
             self._see(record.submitted_at_us)
-            self._members.extend(member_rows(record))
+            if self._members is None:
+                self._kept_members.extend(member_rows(record))
+            else:
+                self._members.extend(member_rows(record))
             batch.opened = replace(record, members=())
             batch.request_count = len(record.members)
 
@@ -265,13 +266,14 @@ class _Story:
         self.last_us = max(self.last_us, moment_us)
 
 
-def _write_tables(folder: RunFolder, paths: list[str]) -> _Story:
+def write_tables(folder: RunFolder, paths: list[str]) -> Story:
+    """Write the tables calls, batches and batch_members from segments, in place of whatever was there."""
     with (
         ParquetWriter(_sealed(folder, "calls"), CALLS) as calls,
         ParquetWriter(_sealed(folder, "batch_members"), BATCH_MEMBERS) as members,
         ParquetWriter(_sealed(folder, "batches"), BATCHES) as batches,
     ):
-        story = _Story(calls, members)
+        story = Story(calls, members)
         for path in paths:
             for record in read_segment(path):
                 story.take(record)

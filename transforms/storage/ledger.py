@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 import orjson
 
+from transforms.records.answer import ModelAnswer
 from transforms.records.call import CallRecord, CallType
-from transforms.records.failure import SETTLED, FailureKind
-from transforms.records.request import Lane
+from transforms.records.failure import KINDS, SETTLED, FailureKind
+from transforms.records.request import Lane, ModelRequest
 from transforms.records.usage import Usage
 from transforms.storage.ledger_lines import (
     BROKEN_LINE,
@@ -75,6 +76,57 @@ class SettledAnswer:
     cost_usd: Decimal | None
     reason: str | None
     lane: Lane
+
+    def answer(self, request: ModelRequest) -> ModelAnswer:
+        """Return it as the answer of `request`."""
+        return ModelAnswer(
+            request=request,
+            kind=self.kind,
+            text=self.text,
+            reason=self.reason,
+            attempts=self.attempt,
+            call_id=self.call_id,
+            run_id=self.run_id,
+            reused=True,
+            response_model=self.response_model,
+            usage=self.usage,
+            cost_usd=self.cost_usd,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat, see records/request.py."""
+        return _settled, (
+            self.kind.value,
+            self.usage.flat(),
+            self.lane is Lane.REPAIR,
+            self.request_id,
+            self.text,
+            self.call_id,
+            self.run_id,
+            self.attempt,
+            self.started_at_us,
+            self.response_model,
+            self.cost_usd,
+            self.reason,
+        )
+
+
+def _settled(kind: str, usage: tuple[Any, ...], is_repair: bool, *rest: Any) -> SettledAnswer:
+    request_id, text, call_id, run_id, attempt, started_at_us, response_model, cost_usd, reason = rest
+    return SettledAnswer(
+        request_id,
+        KINDS[kind],
+        text,
+        call_id,
+        run_id,
+        attempt,
+        started_at_us,
+        response_model,
+        Usage(*usage),
+        cost_usd,
+        reason,
+        Lane.REPAIR if is_repair else Lane.MAIN,
+    )
 
 
 def segments(ledger_folder: str, exclude_run: str | None = None, only_run: str | None = None) -> list[str]:

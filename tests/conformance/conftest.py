@@ -1,0 +1,50 @@
+"""Whole runs against a sandbox: what every conformance test starts from."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.sandbox.server import RunningSandbox
+from tests.conformance.jobs import Output, plain_rows, write_csv, write_job
+
+
+@pytest.fixture(scope="session", params=["FnApiRunner"])
+def runner(request: pytest.FixtureRequest) -> str:
+    """The Beam runner; every promise holds on each (P10)."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def shared_sandbox(_closed_world: None) -> Iterator[RunningSandbox]:
+    """One sandbox for all tests of a process."""
+    with RunningSandbox(latency_s=0.01) as running:
+        yield running
+
+
+@pytest.fixture
+def sandbox(shared_sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch) -> RunningSandbox:
+    """The sandbox, in order and with an empty bill, and a key for it."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-sandbox-key-0123456789")
+    shared_sandbox.set_faults()
+    shared_sandbox.reset()
+    return shared_sandbox
+
+
+@pytest.fixture
+def make_job(workdir: Path, sandbox: RunningSandbox) -> Callable[..., Path]:
+    """Write a job file for the sandbox; rows: the input (30 plain rows unless given)."""
+
+    def make(rows: list[dict[str, str]] | None = None, **changes: Any) -> Path:
+        write_csv(workdir / "reviews.csv", plain_rows(30) if rows is None else rows)
+        return write_job(workdir, sandbox.base_url("openai"), **changes)
+
+    return make
+
+
+@pytest.fixture
+def output(workdir: Path) -> Output:
+    """The output folder of the job."""
+    return Output(workdir / "out")

@@ -1,0 +1,100 @@
+"""Same job, same state: a second run sends nothing; a change re-sends exactly what it changes (P8)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.sandbox.server import RunningSandbox
+from tests.conformance.jobs import SCHEMA, Output, answers_by_id, broken_references, merge, plain_rows, run, write_csv
+
+MakeJob = Callable[..., Path]
+
+_OTHER_SCHEMA = merge(
+    SCHEMA, {"properties": {"reason": {"type": "string"}}, "required": [*SCHEMA["required"], "reason"]}
+)
+
+
+def test_a_second_run_sends_nothing_and_gives_the_same_rows(
+    make_job: MakeJob, sandbox: RunningSandbox, output: Output, runner: str
+) -> None:
+    """The rerun, also with other limits, reuses every answer; enriched rows are equal in every column."""
+    job = make_job()
+    first = run(job, runner=runner)
+    bill, requests = sandbox.bill(), sandbox.stats()["requests"]
+    again = run(job, "pool.max_in_flight=7", "batching.group_size=3", "name=other", runner=runner)
+    assert (sandbox.bill(), sandbox.stats()["requests"]) == (bill, requests)
+    assert again.summary["calls"] == {"sent": 0, "succeeded": 0, "failed": 0, "reused": 30}
+    assert (again.exit_code, again.summary["cost_usd"]) == (0, "0")
+    runs = (first.summary["run_id"], again.summary["run_id"])
+    before, after = (answers_by_id(output.enriched(run_id)) for run_id in runs)
+    assert after == before
+    assert set(output.values("select answered_in_run_id from {rows} where run_id = $1", runs[1])) == {runs[0]}
+    assert broken_references(output) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "sent"),
+    [
+        pytest.param("prompt.template={{ row.text }} Positive or not?", 30, id="template"),
+        pytest.param("prompt.system=You are brief.", 30, id="system"),
+        pytest.param("model.params.max_output_tokens=150", 30, id="params"),
+        pytest.param("model.name=gpt-4o-2024-08-06", 30, id="model"),
+        pytest.param(f"answer.schema={_OTHER_SCHEMA}", 30, id="schema"),
+        pytest.param("answer.flatten=true", 0, id="output only"),
+    ],
+)
+def test_a_change_of_the_job_re_sends_what_it_changes(
+    make_job: MakeJob, sandbox: RunningSandbox, runner: str, change: str, sent: int
+) -> None:
+    """A changed request is sent, and going back to the old job sends nothing."""
+    job = make_job()
+    run(job, runner=runner)
+    changed = run(job, change, runner=runner)
+    assert changed.summary["calls"]["sent"] == sent
+    assert sandbox.bill()["distinct"] == sandbox.bill()["accepted"] == 30 + sent
+    assert run(job, runner=runner).summary["calls"]["sent"] == 0
+
+
+def test_a_change_that_concerns_some_rows_re_sends_those(
+    make_job: MakeJob, sandbox: RunningSandbox, output: Output, runner: str, workdir: Path
+) -> None:
+    """One changed text and four new rows cost five calls; a template that differs for two rows costs two."""
+    template = "{{ row.text }}{% if row.id in lookup.strict %} Be strict.{% endif %}"
+    strict = workdir / "strict.yaml"
+    strict.write_text("[]")
+    job = make_job(prompt={"template": template, "lookup": {"strict": "strict.yaml"}})
+    run(job, runner=runner)
+    rows = plain_rows(34)
+    rows[3]["text"] = "Not what I ordered."
+    write_csv(job.parent / "reviews.csv", rows)
+    more = run(job, runner=runner)
+    assert more.summary["calls"] == {"sent": 5, "succeeded": 5, "failed": 0, "reused": 29}
+    assert len(answers_by_id(output.enriched(more.summary["run_id"]))) == 34
+    strict.write_text("[r7, r30]")
+    stricter = run(job, runner=runner)
+    assert stricter.summary["calls"] == {"sent": 2, "succeeded": 2, "failed": 0, "reused": 32}
+    assert sandbox.bill()["accepted"] == 37
+
+
+def test_failures_that_time_may_cure_are_asked_again_and_others_are_not(
+    make_job: MakeJob, sandbox: RunningSandbox, output: Output, runner: str
+) -> None:
+    """After a run with time-outs, refusals and truncations the next run sends the timed-out requests only."""
+    job = make_job(plain_rows(60), pool={"timeout": "500ms", "max_attempts": 1})
+    sandbox.set_faults(hang=0.2, refusal=0.2, truncation=0.2, sticky=["hang", "refusal", "truncation"])
+    first = run(job, runner=runner)
+    letters = {letter["row_id"]: letter for letter in output.dead_letters(first.summary["run_id"])}
+    timed_out = {row_id for row_id, letter in letters.items() if letter["kind"] == "timeout"}
+    assert {letter["kind"] for letter in letters.values()} == {"timeout", "refusal", "truncated"}
+    assert {row_id for row_id, letter in letters.items() if letter["retryable"]} == timed_out
+
+    sandbox.set_faults()
+    second = run(job, runner=runner)
+    assert second.summary["calls"]["sent"] == len(timed_out)
+    still = {letter["row_id"]: letter for letter in output.dead_letters(second.summary["run_id"])}
+    assert set(still) == set(letters) - timed_out
+    assert all((letter["kind"], letter["call_id"]) == (letters[row_id]["kind"], letters[row_id]["call_id"])
+               for row_id, letter in still.items())  # fmt: skip
+    assert timed_out <= set(answers_by_id(output.enriched(second.summary["run_id"])))
+    assert broken_references(output) == {}

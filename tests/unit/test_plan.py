@@ -1,0 +1,164 @@
+"""`rowbeam plan`: what a run would send and cost, without sending anything."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from pipelines.estimate import Load, estimate_cost, estimate_time, output_range
+from pipelines.job import load_job
+from pipelines.plan import make_plan
+from pipelines.plan_text import draw_plan
+from pipelines.prepare import PreparedJob, prepare
+from tests.unit.cli_outputs import make_call
+from transforms.storage.inputs import read_rows
+from transforms.storage.ledger import SegmentWriter
+
+JOB: dict[str, Any] = {
+    "name": "reviews",
+    "input": {"path": "rows.csv", "key": ["id"]},
+    "output": "out",
+    "prompt": {"template": "Rate: {{ row.text }}"},
+    "answer": {"field": "label"},
+    "model": {"provider": "openai", "name": "gpt-4o-mini-2024-07-18", "params": {"max_output_tokens": 64}},
+}
+ROWS = "id,text\nA,good\nB,bad\nC,good\n"
+
+
+def prepared_job(folder: Path, rows: str = ROWS, **changes: Any) -> PreparedJob:
+    """Write a job and its rows, and prepare it."""
+    (folder / "rows.csv").write_text(rows, encoding="utf-8")
+    (folder / "job.yaml").write_text(yaml.safe_dump(JOB | changes), encoding="utf-8")
+    return prepare(load_job(str(folder / "job.yaml")), "plan")
+
+
+def test_equal_questions_are_counted_once(tmp_path: Path) -> None:
+    """Two of three rows ask the same: two requests."""
+    plan = make_plan(prepared_job(tmp_path))
+    assert plan["rows"] == {"in": 3, "asked": 3, "failed": 0}
+    assert plan["requests"] == {"distinct": 2, "shared": 1, "reused": 0, "to_send": 2}
+
+
+def test_what_the_ledger_answers_is_not_sent(tmp_path: Path) -> None:
+    """A settled request of an earlier run leaves the rest to send, and costs nothing."""
+    job = prepared_job(tmp_path)
+    first = next(row for row in read_rows(job.files[0], job.input, job.input_schema))
+    asked = job.identity.request_id(job.template.render(first.values).prompt)  # type: ignore[union-attr, arg-type]
+    with SegmentWriter(str(tmp_path / "out" / "ledger" / "answers"), "20261121T053412-000001") as segment:
+        segment.append(make_call(0, "q", request_id=asked, root_request_id=asked))
+    before = make_plan(job)
+    after = make_plan(prepared_job(tmp_path))
+    assert after["requests"] == {"distinct": 2, "shared": 1, "reused": 1, "to_send": 1}
+    assert Decimal(after["cost_usd"]["low"]) < Decimal(before["cost_usd"]["low"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "count"),
+    [
+        pytest.param("id,text\nA,x\nA,y\nB,z\n", "duplicate_key", 2, id="key-of-two-contents"),
+        pytest.param("id,text\n,x\nB,z\n", "missing_key", 1, id="no-key"),
+        pytest.param("id,text\nA\nB,z\n", "malformed_row", 1, id="too-few-columns"),
+    ],
+)
+def test_rows_that_fail_before_any_call_are_counted_with_examples(
+    tmp_path: Path, rows: str, kind: str, count: int
+) -> None:
+    """Each kind comes with where it was seen and why."""
+    plan = make_plan(prepared_job(tmp_path, rows))
+    failure = plan["failures"][0]
+    assert (failure["kind"], failure["rows"]) == (kind, count)
+    assert failure["examples"][0]["source"].startswith("rows.csv:")
+    assert plan["requests"]["to_send"] == 1
+
+
+def test_a_template_that_fails_on_a_row_is_counted(tmp_path: Path) -> None:
+    """Other rows are asked all the same."""
+    job = prepared_job(tmp_path, "id,text\nA,1\nB,x\n", prompt={"template": "{{ 2 / (row.text | int) }}"})
+    plan = make_plan(job)
+    assert [(failure["stage"], failure["rows"]) for failure in plan["failures"]] == [("render", 1)]
+
+
+def test_same_key_and_same_content_is_no_failure(tmp_path: Path) -> None:
+    """A repeated row keeps its place and shares its request."""
+    plan = make_plan(prepared_job(tmp_path, "id,text\nA,x\nA,x\n"))
+    assert plan["rows"]["failed"] == 0
+    assert plan["requests"]["to_send"] == 1
+
+
+def test_cost_is_a_range_from_short_answers_to_the_limit(tmp_path: Path) -> None:
+    """The bounds are exact products of the price table's rates."""
+    plan = make_plan(prepared_job(tmp_path))
+    tokens, rates = plan["tokens"], (Decimal("0.15"), Decimal("0.6"))
+    for bound in ("low", "high"):
+        usd = (rates[0] * tokens["input"] + rates[1] * tokens[f"output_{bound}"]) / 1_000_000
+        assert Decimal(plan["cost_usd"][bound]) == usd
+    assert tokens["output_high"] == 2 * 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        pytest.param({"input": {"path": "rows.csv"}}, "input.key names no column", id="identity-by-content"),
+        pytest.param({"prompt": {"template": "Hello"}}, "every row asks the same", id="template-without-columns"),
+        pytest.param({"model": JOB["model"] | {"params": {}}}, "max_output_tokens is not set", id="no-limit"),
+        pytest.param({"model": JOB["model"] | {"name": "nobody-knows"}}, "the cost is unknown", id="no-price"),
+    ],
+)
+def test_what_may_surprise_is_warned_about(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    """One warning names the key and what it means."""
+    assert any(said in warning for warning in make_plan(prepared_job(tmp_path, **changes))["warnings"])
+
+
+def test_a_plain_job_has_no_warnings(tmp_path: Path) -> None:
+    """With key, limit and price there is nothing to say."""
+    assert make_plan(prepared_job(tmp_path))["warnings"] == []
+
+
+def test_the_plan_writes_nothing(tmp_path: Path) -> None:
+    """No output folder appears."""
+    make_plan(prepared_job(tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_limit_on_answers_the_cost_has_no_upper_bound() -> None:
+    """The reason is given in its place."""
+    cost = estimate_cost("openai", "gpt-4o-mini-2024-07-18", Load(10, 1000, *output_range(None, 10)))
+    assert cost["low"] is not None
+    assert cost["high"] is None
+    assert "max_output_tokens" in cost["unknown"]
+
+
+def test_a_model_on_this_machine_costs_nothing() -> None:
+    """Also without a limit on answers."""
+    assert estimate_cost("llama_cpp", "any", Load(10, 1000, 80, None)) == {"low": "0", "high": "0", "unknown": None}
+
+
+@pytest.mark.parametrize(
+    ("pool", "limited_by", "high_s"),
+    [
+        pytest.param({"max_in_flight": 10}, "10 in flight", 500.0, id="in-flight"),
+        pytest.param({"requests_per_minute": 60}, "pool.requests_per_minute", 1000.0, id="requests-per-minute"),
+        pytest.param({"tokens_per_minute": 60}, "pool.tokens_per_minute", 72_000.0, id="tokens-per-minute"),
+    ],
+)
+def test_time_is_set_by_the_tightest_limit(
+    tmp_path: Path, pool: dict[str, int], limited_by: str, high_s: float
+) -> None:
+    """1,000 requests of 8 tokens in and at most 64 out."""
+    job = prepared_job(tmp_path, pool=pool).job
+    time = estimate_time(job, Load(1000, 8000, 8000, 64_000))
+    assert (time["limited_by"], time["high_s"]) == (limited_by, high_s)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_plan_fits_the_terminal(tmp_path: Path, width: int) -> None:
+    """No line is wider than the terminal."""
+    console = Console(width=width, markup=False)
+    with console.capture() as shown:
+        draw_plan(make_plan(prepared_job(tmp_path, "id,text\nA,x\nA,y\nB,z\n")), console)
+    text = shown.get()
+    assert "Nothing was sent." in text
+    assert all(len(line) <= width for line in text.splitlines())

@@ -1,0 +1,123 @@
+"""Who may be sent next, and when: the jobs that wait, and the limits that hold them back.
+
+For one thread; `now` is monotonic seconds and never goes back.
+"""
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Iterable
+
+from transforms.providers.base import Provider
+from transforms.providers.breaker import CircuitBreaker, Dead
+from transforms.providers.session import Job
+from transforms.providers.throttle import Throttle
+from transforms.records.reply import CallError, HttpResponse, Reply
+from transforms.records.settings import PoolSettings
+from transforms.rules.tokens import prompt_tokens
+
+
+class WaitingJobs:
+    """Jobs that are not being called: new ones in their order, and those that are to be tried again at a time."""
+
+    __slots__ = ("_again", "_new", "_order")
+
+    def __init__(self) -> None:
+        self._new: deque[Job] = deque()
+        self._again: list[tuple[float, int, Job]] = []
+        self._order = itertools.count()
+
+    def add(self, jobs: Iterable[Job], now: float) -> None:
+        """Queue new jobs."""
+        for job in jobs:
+            job.order, job.ready_at, job.queued_at = next(self._order), now, now
+            self._new.append(job)
+
+    def again(self, job: Job) -> None:
+        """Queue a job for its `ready_at`; ahead of new ones when the time has come."""
+        heapq.heappush(self._again, (job.ready_at, job.order, job))
+
+    def take(self, now: float) -> Job | None:
+        """Return a job whose time has come, or None."""
+        if self._again and self._again[0][0] <= now:
+            return heapq.heappop(self._again)[2]
+        return self._new.popleft() if self._new else None
+
+    def next_in(self, now: float) -> float | None:
+        """Return seconds until the first retry is due, or None; only worth asking when `take` gave None."""
+        return self._again[0][0] - now if self._again else None
+
+    def clear(self) -> list[Job]:
+        """Return all of them, in no order; none waits any more."""
+        jobs = [*self._new, *(entry[2] for entry in self._again)]
+        self._new.clear()
+        self._again.clear()
+        return jobs
+
+
+class Admission:
+    """The throttle and the circuit breaker as one: reserve before a call, settle after it.
+
+    Args:
+        provider: what is called; reads rate-limit headers and gives the answer's token limit.
+        settings: the limits.
+        max_in_flight: calls at a time, at most.
+    """
+
+    def __init__(self, provider: Provider, settings: PoolSettings, max_in_flight: int) -> None:
+        self._provider = provider
+        self._counts_tokens = settings.tokens_per_minute is not None
+        self._throttle = Throttle(
+            max_in_flight=max_in_flight,
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+        )
+        self._breaker = CircuitBreaker(open_after=settings.breaker_after, give_up_after_s=settings.give_up_after)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls admitted and not yet settled."""
+        return self._throttle.concurrency.in_flight
+
+    def hold(self, job: Job, now: float) -> float | Dead:
+        """Reserve what a call needs and return 0.0; else reserve nothing and return seconds to wait, or Dead.
+
+        inf means that the end of a call is the time to ask again. Every 0.0 is followed by one `settle`.
+        """
+        held = self._breaker.admit(now)
+        if isinstance(held, Dead) or held > 0.0:
+            return held
+        if self._counts_tokens and not job.reserved_tokens:
+            job.reserved_tokens = prompt_tokens(job.request.prompt) + (self._provider.max_output_tokens or 0)
+        held = self._throttle.admit(now, job.reserved_tokens)
+        if held > 0.0:
+            self._breaker.unsent()
+        return held
+
+    def settle(
+        self,
+        job: Job,
+        sent_at: float,
+        now: float,
+        unix_s: float,
+        response: HttpResponse | None,
+        outcome: Reply | CallError,
+    ) -> None:
+        """Give back what a call had reserved, and learn from how it ended.
+
+        Args:
+            job: as admitted.
+            sent_at: when it was sent, monotonic seconds.
+            now: when it ended, on the same clock.
+            unix_s: the same now as Unix time, for headers that name a time of day.
+            response: None when none came back.
+            outcome: what it means.
+        """
+        usage = outcome.usage
+        used = None
+        if usage.input_tokens is not None and usage.output_tokens is not None:
+            used = usage.input_tokens + usage.output_tokens
+        error = outcome if isinstance(outcome, CallError) else None
+        limits = self._provider.rate_limits(response, unix_s) if response else None
+        self._throttle.settle(now, sent_at, job.reserved_tokens, used, error, limits)
+        self._breaker.settle(now, sent_at, error, self.in_flight)

@@ -1,0 +1,86 @@
+"""The call tables of a run that came to its end.
+
+While calls end, bundles write their rows of `calls` as parts: cheap, because the pool is waiting for the network.
+The ledger stays the one source of truth: only when the parts hold exactly as many calls as its segments are they
+taken; after a bundle that was thrown away, or a worker that died, the tables are made from the segments instead.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from transforms.rules.run_totals import CallTotals
+from transforms.storage.arrow_types import BATCH_MEMBERS, BATCHES, CALLS
+from transforms.storage.audit_rows import Story, write_tables
+from transforms.storage.ledger import segments
+from transforms.storage.ledger_lines import count_calls
+from transforms.storage.parts import name_parts
+from transforms.storage.runs import RunFolder
+from transforms.storage.tables import ParquetWriter
+
+_TOTALS = ("call_type", "status", "outcome", "input_tokens", "output_tokens", "cost_usd", "cost_reason")
+
+
+def write_call_tables(folder: RunFolder, ledger: str, parts: list[str]) -> CallTotals:
+    """Write the audit tables calls, batches and batch_members of a run; return the sums over its calls.
+
+    Ask when the run's last call is recorded. Asking again gives the same tables.
+
+    Args:
+        folder: the run's folder.
+        ledger: the job's ledger folder.
+        parts: paths of the parts of `calls` that bundles wrote.
+
+    Raises:
+        InternalError: the ledger is damaged.
+    """
+    paths = segments(ledger, only_run=folder.run_id)
+    story = Story()
+    recorded = sum(count_calls(path, story.take) for path in paths)
+    if story.interrupted_count or recorded != sum(_row_count(part) for part in parts):
+        name_parts(folder.table("calls"), [])
+        return write_tables(folder, paths).totals
+    names = name_parts(folder.table("calls"), parts, CALLS)
+    with (
+        ParquetWriter(str(Path(folder.table("batches")) / "part-00000.parquet"), BATCHES) as batches,
+        ParquetWriter(str(Path(folder.table("batch_members")) / "part-00000.parquet"), BATCH_MEMBERS) as members,
+    ):
+        batches.extend(story.batch_rows())
+        members.extend(story.member_rows())
+    totals = CallTotals()
+    for name in names:
+        _add(totals, name)
+    return totals
+
+
+def _row_count(part: str) -> int:
+    # A second try of the closing finds the parts named already: then the count can't be taken from them.
+    return int(pq.ParquetFile(part).metadata.num_rows) if Path(part).exists() else -1
+
+
+def _add(totals: CallTotals, path: str) -> None:
+    file = pq.ParquetFile(path)
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group, columns=list(_TOTALS))
+        table = table.filter(pc.equal(table["call_type"], "LLM"))
+        failed = table.filter(pc.equal(table["status"], "ERROR"))
+        unknown = table.filter(pc.is_null(table["cost_usd"]))
+        totals.sent += len(table)
+        totals.failed += len(failed)
+        totals.succeeded += len(table) - len(failed)
+        totals.input_tokens += _sum(table["input_tokens"])
+        totals.output_tokens += _sum(table["output_tokens"])
+        totals.cost_usd += pc.sum(table["cost_usd"]).as_py() or 0
+        totals.unknown_cost += len(unknown)
+        totals.failures.update(_counted(failed["outcome"]))
+        totals.cost_reasons.update(_counted(unknown["cost_reason"]))
+
+
+def _sum(column: pa.ChunkedArray) -> int:
+    return int(pc.sum(column).as_py() or 0)
+
+
+def _counted(column: pa.ChunkedArray) -> dict[str, int]:
+    return {entry["values"] or "no reason given": entry["counts"] for entry in pc.value_counts(column).to_pylist()}

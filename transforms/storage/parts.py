@@ -1,0 +1,66 @@
+"""Output files that become visible all at once: bundles write parts under `pending/`, the end of the run names them.
+
+A bundle that a runner throws away leaves a file that no one names, so that no row is written twice; a run that is
+killed leaves only `pending/`, which readers don't look into.
+"""
+
+import uuid
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from transforms.storage.json_lines import JsonLinesWriter
+from transforms.storage.objects import sync_folder
+from transforms.storage.tables import ParquetWriter
+
+PENDING = "pending"
+
+
+class PartWriter(Protocol):
+    """What writes one part."""
+
+    def append(self, row: dict[str, object]) -> None:
+        """Add a row."""
+
+    def close(self) -> None:
+        """Finish the file."""
+
+    def discard(self) -> None:
+        """Drop the file."""
+
+
+def new_part(folder: str, schema: pa.Schema | None) -> tuple[str, PartWriter]:
+    """Open a part of a folder: Parquet with a schema, JSON lines without; returns its path and writer."""
+    path = str(Path(folder) / PENDING / (uuid.uuid4().hex + (".jsonl" if schema is None else ".parquet")))
+    return path, JsonLinesWriter(path) if schema is None else ParquetWriter(path, schema)
+
+
+def name_parts(folder: str, parts: list[str], empty: pa.Schema | None = None) -> list[str]:
+    """Give the parts of a folder their final names and drop all others; returns the names.
+
+    Args:
+        folder: the output folder.
+        parts: paths that `new_part` gave and whose writers were closed. The same list gives the same names, so
+            this may be done again after a crash in the middle.
+        empty: schema of an empty file to write when there is no part; None to write nothing.
+    """
+    names = []
+    for place, part in enumerate(sorted(parts)):
+        name = Path(folder) / f"part-{place:05d}{Path(part).suffix}"
+        if Path(part).exists():
+            Path(part).replace(name)
+        elif not name.exists():
+            raise FileNotFoundError(f"{part} is gone and {name} is not there; run the job again")
+        names.append(str(name))
+    pending = Path(folder) / PENDING
+    if pending.is_dir():
+        for orphan in pending.iterdir():
+            orphan.unlink()
+        pending.rmdir()
+    if not names and empty is not None:
+        names.append(str(Path(folder) / "part-00000.parquet"))
+        ParquetWriter(names[0], empty).close()
+    if names:
+        sync_folder(folder)
+    return names
