@@ -48,7 +48,7 @@ $(READY): pyproject.toml constraints.txt
 	  echo "Creating $(VENV) with $$($(PYTHON) --version) and uv ..."; \
 	  uv venv --quiet --clear --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV) || exit 1; \
 	else \
-	  install="$(BIN)/python -m pip install --quiet --disable-pip-version-check"; \
+	  install="$(BIN)/python -m pip install -qq --disable-pip-version-check"; \
 	  echo "Creating $(VENV) with $$($(PYTHON) --version) and pip; the first time takes a few minutes ..."; \
 	  $(PYTHON) -m venv --clear $(VENV) || exit 1; \
 	fi; \

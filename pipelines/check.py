@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -73,19 +74,22 @@ def _settled(prepared: PreparedJob) -> list[Finding]:
     used = prepared.template.columns_used
     names = "the row as a whole" if used is None else ", ".join(used) or "no column"
     schema = "checked against the schema" if prepared.answer_schema is not None else "plain text"
-    priced = PriceTable().rates(prepared.provider_name, prepared.price_model) is not None
-    price = (
-        "in the price table"
-        if priced
-        else "not in the price table: costs will be unknown unless the provider states them"
-    )
+    rates = PriceTable().rates(prepared.provider_name, prepared.price_model)
     return [
         Finding("job", True, f"{prepared.job.name}, sha256 {prepared.job_sha256[:16]}"),
         Finding("input", True, f"{len(prepared.files):,} file(s), {len(columns):,} columns: {', '.join(columns)}"),
         Finding("template", True, f"reads {names}"),
         Finding("answer", True, f"{prepared.job.answer.field}: {schema}"),
-        Finding("price", True if priced else None, f"{prepared.price_model} of {prepared.provider_name} is {price}"),
+        Finding("price", None if rates is None else True, _price_words(prepared.price_model, rates)),
     ]
+
+
+def _price_words(model: str, rates: tuple[Decimal, Decimal] | None) -> str:
+    if rates is None:
+        return f"{model} is not in the price table: costs are unknown unless the provider states them"
+    if not any(rates):
+        return "nothing: the model runs on this machine"
+    return f"{model}: ${rates[0]:f} per million tokens in, ${rates[1]:f} out"
 
 
 def _key(provider: Provider, environ: Mapping[str, str]) -> Finding:

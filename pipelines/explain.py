@@ -128,7 +128,7 @@ def _story(
         "prompt": _prompt(calls, manifest),
         "reuse": _reuse(end, manifests),
         "batches": _batches(audit, calls),
-        "calls": [_call(call, manifests) for call in calls],
+        "calls": [_call(call) for call in calls],
         "repair": _repair(calls),
         "cost_usd": _cost(calls),
         "calls_of_unknown_cost": sum(1 for call in calls if call["cost_usd"] is None),
@@ -196,10 +196,9 @@ def _batch(batch: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "ordinal": place.get("ordinal"), "custom_id": place.get("custom_id")}
 
 
-def _call(call: dict[str, Any], manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _call(call: dict[str, Any]) -> dict[str, Any]:
     facts = {name: plain(call[name]) for name in _CALL_FACTS}
-    job = manifests.get(call["run_id"], {}).get("job", {})
-    return {**facts, "error": read_error(call["error_json"]), "text": answer_text(call, job)}
+    return {**facts, "error": read_error(call["error_json"]), "text": answer_text(call["response_json"])}
 
 
 def read_error(error_json: str | None) -> dict[str, Any] | None:

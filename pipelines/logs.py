@@ -17,6 +17,7 @@ from transforms.rules.redaction import Redactor
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
+    structlog.stdlib.ExtraAdder(),
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
@@ -46,6 +47,8 @@ def setup_logs(level: str, form: Literal["console", "json"], secrets: Iterable[s
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # Beam reports its own steps at info; they say nothing about the job.
+    logging.getLogger("apache_beam").setLevel("DEBUG" if level == "debug" else "WARNING")
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -4,11 +4,6 @@ from typing import Any
 
 import orjson
 
-from transforms.providers import make_provider
-from transforms.records.errors import RowbeamError
-from transforms.records.reply import HttpResponse, Reply
-from transforms.records.settings import ModelSettings
-
 
 def read_prompt(request_json: str) -> dict[str, Any]:
     """Return {"system", "turns": [{"role", "text"}], "note"} of a request body.
@@ -34,22 +29,22 @@ def read_prompt(request_json: str) -> dict[str, Any]:
     return {"system": "\n".join(system) or None, "turns": asked, "note": None}
 
 
-def answer_text(call: dict[str, Any], job: dict[str, Any]) -> str | None:
-    """Return the text of a call's answer as its provider's reader sees it, or None where there is none to see.
-
-    Args:
-        call: a row of the audit table calls.
-        job: the job of the call's run, as its manifest holds it.
-    """
-    body = call.get("response_json")
-    if body is None or call.get("http_status") is None:
-        return None
+def answer_text(response_json: str | None) -> str | None:
+    """Return the text of an answer's body, or None where there is none to see (an error, a hash, nothing kept)."""
     try:
-        provider = make_provider(ModelSettings.model_validate(job.get("model")), None)
-        outcome = provider.read(HttpResponse(call["http_status"], {}, body.encode("utf-8")))
-    except (RowbeamError, ValueError, ImportError):
+        body = orjson.loads(response_json or "null")
+    except orjson.JSONDecodeError:
         return None
-    return outcome.text if isinstance(outcome, Reply) else None
+    if not isinstance(body, dict):
+        return None
+    choices = body.get("choices")
+    if isinstance(choices, list):
+        messages = [choice.get("message") for choice in choices[:1] if isinstance(choice, dict)]
+    else:
+        output = body.get("output")
+        messages = output if isinstance(output, list) else [body]
+    texts = [_text(message.get("content")) for message in messages if isinstance(message, dict)]
+    return "\n".join(text for text in texts if text) or None
 
 
 def _turn(item: dict[str, Any]) -> dict[str, str]:

@@ -18,25 +18,27 @@ RANKS = {
 }
 
 #: Stage imports stage only here, and why.
-ALLOWED_BETWEEN_STAGES = {
-    (
-        "transforms.call_model",
-        "transforms.reuse_answers",
-    ): "a retried bundle reuses what the ledger holds, exactly as a new run does",
-}
+ALLOWED_BETWEEN_STAGES: dict[tuple[str, str], str] = {}
 
 #: Library -> the modules (and packages) that may import it.
 HOMES = {
     "apache_beam": (
         "transforms/<stage>",
         "transforms._stage",
+        "transforms._sink",
         "pipelines.enrich",
         "pipelines.tally",
         "pipelines.run",
         "pipelines.runners",
         "pipelines.options",
     ),
-    "pyarrow": ("transforms.storage", "transforms.write_audit", "transforms.write_enriched", "pipelines"),
+    "pyarrow": (
+        "transforms.storage",
+        "transforms._sink",
+        "transforms.write_audit",
+        "transforms.write_enriched",
+        "pipelines",
+    ),
     "duckdb": ("transforms.storage", "pipelines"),
     "httpx2": ("transforms.providers.transport", "transforms.providers.embedded", "pipelines.sandbox"),
     "httpx_aiohttp": ("transforms.providers.transport",),

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipelines.explain import explain_row
 from pipelines.explain_tree import draw_story
-from pipelines.sent_prompt import read_prompt
+from pipelines.sent_prompt import answer_text, read_prompt
 from tests.unit.cli_outputs import RUN_1, RUN_2, make_call, request_id, row_end, write_run
 from transforms.records.call import CallStatus, CostSource
 from transforms.records.errors import ConfigError
@@ -218,3 +218,28 @@ def test_a_prompt_is_read_in_every_provider_s_shape(body: Any, system: str | Non
 def test_a_prompt_kept_as_a_hash_says_so() -> None:
     """With audit.payloads hash there is nothing to show but the hash."""
     assert "audit.payloads: hash" in read_prompt('{"sha256":"ab","bytes":12}')["note"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        pytest.param({"choices": [{"message": {"content": "A"}}]}, "A", id="chat-completions"),
+        pytest.param({"output": [{"type": "reasoning"}, {"content": [{"text": "A"}]}]}, "A", id="responses"),
+        pytest.param(
+            {"content": [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}]}, "A\nB", id="anthropic"
+        ),
+        pytest.param({"error": {"message": "no"}}, None, id="error"),
+        pytest.param({"choices": []}, None, id="no-choice"),
+        pytest.param([1], None, id="no-object"),
+        pytest.param(None, None, id="null"),
+    ],
+)
+def test_an_answer_is_read_in_every_provider_s_shape(body: Any, text: str | None) -> None:
+    """What the model said is found wherever the provider puts it."""
+    assert answer_text(orjson.dumps(body).decode()) == text
+
+
+def test_an_answer_that_was_not_kept_or_is_no_json_has_no_text() -> None:
+    """Nothing is made up."""
+    assert answer_text(None) is None
+    assert answer_text("<html>") is None

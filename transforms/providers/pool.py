@@ -32,8 +32,7 @@ from transforms.records.settings import BatchingSettings, PoolSettings
 from transforms.rules.call_record import CallRecorder, blank, reason_of
 from transforms.rules.retry import GiveUp, RetryPolicy
 
-#: A try is never given less.
-_MIN_TIMEOUT_S = 0.001
+_MIN_TIMEOUT_S = 0.001  # no try is given less
 _BUNDLE_POLL_S = 0.05
 
 
@@ -156,7 +155,7 @@ class CallPool:
         """Settle a job whose deadline passed while limits held it back: a try that can't end in time may be billed."""
         if job.last is None or job.first_sent_at is None or now - job.first_sent_at < self.settings.deadline:
             return False
-        reason = f"{job.last.reason}, and the deadline of {self.settings.deadline:.0f} s passed before another try"
+        reason = f"{job.last.reason}, and the deadline of {self.settings.deadline:g} s passed before another try"
         job.session.settle(job, job.last.kind, reason, job.last)
         return True
 
