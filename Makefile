@@ -30,7 +30,7 @@ types: $(READY) ## Check types
 	$(BIN)/mypy
 
 bench: $(READY) ## Measure throughput and cost per row against the numbers promised
-	$(BIN)/python -m tests.benchmarks.run
+	$(BIN)/python -m tests.benchmarks
 
 check: lint types test ## All that must pass before a change is handed in
 

@@ -45,7 +45,7 @@ def _print_version(asked: bool) -> None:
 
 
 @app.callback()
-def rowbeam(
+def _rowbeam(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,

@@ -43,6 +43,7 @@ def setup_logs(level: str, form: Literal["console", "json"], secrets: Iterable[s
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_says_something)
     handler.setFormatter(_Redacting(formatter, redactor))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -60,6 +61,11 @@ def setup_logs(level: str, form: Literal["console", "json"], secrets: Iterable[s
 def known_secrets(names: Iterable[str | None]) -> list[str]:
     """Return the values of the named environment variables that are set."""
     return [os.environ[name] for name in names if name and os.environ.get(name)]
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    # Beam warns of this on every import without the gcp extra, which only BigQuery needs.
+    return not str(record.msg).startswith("apitools not found")
 
 
 def _plain(sio: Any, exc_info: Any) -> None:

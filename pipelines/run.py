@@ -19,7 +19,7 @@ import structlog
 
 from pipelines.job import LoadedJob
 from pipelines.prepare import PreparedJob, prepare
-from pipelines.summary import RunResult, check_files, summarise
+from pipelines.summary import EXIT_BROKEN, EXIT_DONE, RunResult, check_files, summarise
 from transforms.storage.audit_rows import seal_run
 from transforms.storage.lease import Lease
 from transforms.storage.objects import read_bytes
@@ -83,7 +83,8 @@ def _run(request: RunRequest, prepared: PreparedJob, on_prepared: Callable[[Prep
         on_prepared(prepared)
     _run_pipeline(prepared, options)
     totals = orjson.loads(read_bytes(prepared.run.totals))
-    check_files(prepared, totals)
+    if not totals["rows"]["broken"]:
+        check_files(prepared, totals)
     result = summarise(prepared, totals, time.time() - started)
     Path(prepared.run.totals).unlink()
     finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
@@ -114,7 +115,9 @@ def _dry_run(request: RunRequest, run_id: str, on_prepared: Callable[[PreparedJo
         _run_pipeline(prepared, beam_options(request.beam_args))
         totals = orjson.loads(read_bytes(prepared.run.totals))
         result = summarise(prepared, totals, time.time() - started)
-        code = 3 if result.exit_code == 3 else 0
-        return replace(result, exit_code=code, sentence="dry run: nothing was sent and nothing was kept")
+        if result.exit_code == EXIT_BROKEN:
+            return result
+        summary = result.summary | {"status": "dry_run", "outputs": dict.fromkeys(result.summary["outputs"])}
+        return RunResult(summary, EXIT_DONE, "dry run: nothing was sent and nothing was kept")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

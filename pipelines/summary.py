@@ -90,7 +90,7 @@ def _judge(prepared: PreparedJob, rows: dict[str, Any], pending: list[dict[str, 
     refused = [entry for entry in pending if entry["kind"]]
     if refused:
         todo = f"{rows['pending']} row(s) wait; put it right and run the job again: answered rows are not asked again"
-        return EXIT_REFUSED, "refused", f"{refused[0]['reason']}. {todo}"
+        return EXIT_REFUSED, "refused", f"{refused[0]['reason'].rstrip('.')}. {todo}"
     if rows["pending"]:
         why = pending[0]["reason"] if pending else "the run stopped"
         return EXIT_PENDING, "pending", f"{rows['pending']} row(s) wait: {why}"

@@ -16,6 +16,9 @@ from transforms.records.failure import DeadLetter
 from transforms.records.settings import InputSettings
 from transforms.storage.inputs import InputFile, InputSchema, WorkUnit, read_unit, work_units
 
+#: Rows between two updates of the counter: seldom enough to cost nothing, often enough for a display.
+COUNT_EVERY = 1000
+
 
 class ReadRowsResult(NamedTuple):
     """rows: RawRow; failures: DeadLetter; positions: (path, line) of each of both."""
@@ -62,6 +65,7 @@ class _ReadFileDoFn(beam.DoFn):
 
     def process(self, unit: WorkUnit) -> Iterator[Any]:
         rows = failures = 0
+        counters = self._counters
         for row in read_unit(unit, self._settings, self._schema):
             yield pvalue.TaggedOutput(POSITIONS, (row.path, row.line))
             if isinstance(row, DeadLetter):
@@ -69,6 +73,9 @@ class _ReadFileDoFn(beam.DoFn):
                 yield pvalue.TaggedOutput(FAILURES, row)
             else:
                 rows += 1
+                if rows == COUNT_EVERY:
+                    counters.add("rows_read", rows)
+                    rows = 0
                 yield row
-        self._counters.add("rows_read", rows)
-        self._counters.add("lines_failed", failures)
+        counters.add("rows_read", rows)
+        counters.add("lines_failed", failures)

@@ -4,7 +4,7 @@ Names and types are fixed by the job before the first row; `values` and `failed`
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -13,7 +13,16 @@ from transforms.records.errors import ConfigError
 from transforms.records.failure import FailureKind
 from transforms.records.usage import Usage
 from transforms.rules.answer_type import AnswerType, fit, json_type
-from transforms.rules.prompt import PromptTemplate
+
+
+class TemplateFacts(Protocol):
+    """What the columns tell of the job's templates (`rules.prompt.PromptTemplate` has it)."""
+
+    template_sha256: str
+    template_source: str
+    lookup_sha256: str | None
+    lookup_source: str | None
+
 
 _TEXT = AnswerType("string")
 _COUNT = AnswerType("integer")
@@ -43,7 +52,7 @@ class AnswerColumns:
         self,
         field: str,
         schema: dict[str, Any] | None,
-        template: PromptTemplate,
+        template: TemplateFacts,
         *,
         flatten: bool = False,
         keep: bool = False,

@@ -1,0 +1,55 @@
+"""serial_bundle: the same rows as per_request, over few connections (P10's sibling: the mode makes no difference)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+
+from pipelines.enrich import EnrichRows
+from pipelines.job import load_job
+from pipelines.prepare import prepare
+from pipelines.runners import beam_options
+from pipelines.sandbox.server import RunningSandbox
+from tests.conformance.jobs import Output, answers_by_id, plain_rows, run
+
+MakeJob = Callable[..., Path]
+
+_IN_FLIGHT = 6
+_ROWS = 120
+
+
+def _bundle_sizes(result: Any) -> Any:
+    """Return the distribution of the metric bundle_size."""
+    query = beam.metrics.MetricsFilter().with_name("bundle_size")
+    [found] = result.metrics().query(query)["distributions"]
+    assert found.key.metric.namespace == "CallModel"
+    return found.committed
+
+
+def test_serial_bundles_give_the_same_rows_over_few_connections(
+    make_job: MakeJob, sandbox: RunningSandbox, output: Output, runner: str
+) -> None:
+    """Up to 8 requests follow each other on one connection, never more than max_in_flight at once, with faults too."""
+    job = make_job(plain_rows(_ROWS), pool={"max_in_flight": _IN_FLIGHT})
+    sandbox.set_faults(server_error=0.05, refusal=0.05, wrong_json=0.05)
+    singly = run(job, runner=runner)
+    before, dead = output.enriched(singly.summary["run_id"]), output.dead_letters(singly.summary["run_id"])
+
+    sandbox.reset()
+    prepared = prepare(load_job(str(job), ["batching.mode=serial_bundle", "output=bundled"]), "20261121T000000-0000aa")
+    pipeline = beam.Pipeline(options=beam_options([f"--runner={runner}"]))
+    _ = pipeline | "EnrichRows" >> EnrichRows(prepared)
+    result = pipeline.run()
+    result.wait_until_finish()
+
+    stats, bundled = sandbox.stats(), Output(job.parent / "bundled")
+    assert answers_by_id(bundled.enriched(prepared.run_id)) == answers_by_id(before)
+    kinds = {letter["row_id"]: letter["kind"] for letter in bundled.dead_letters(prepared.run_id)}
+    assert kinds == {letter["row_id"]: letter["kind"] for letter in dead}
+    assert stats["peak_concurrency"] <= _IN_FLIGHT
+    # One more connection is the one that asks for the statistics.
+    assert stats["peak_connections"] <= _IN_FLIGHT + 1
+    sizes = _bundle_sizes(result)
+    assert 1 < sizes.max <= 8
+    assert sizes.sum == stats["requests"]
