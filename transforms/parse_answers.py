@@ -15,7 +15,6 @@ from transforms.records.answer import ModelAnswer, RequestResult
 from transforms.records.errors import AnswerError
 from transforms.records.failure import FailureKind, Stage
 from transforms.records.request import Lane, ModelRequest, PriorAttempt, PromptHashes
-from transforms.records.usage import Usage
 from transforms.rules.answer import AnswerReader
 from transforms.rules.call_record import blank
 from transforms.rules.fingerprint import RequestIdentity, prompt_sha256
@@ -92,8 +91,8 @@ def _result(
     attempts, usage, cost = answer.attempts, answer.usage, answer.cost_usd
     if prior is not None:
         attempts += prior.attempts
-        usage = _sum_usage(prior.usage, usage)
-        cost = _sum(prior.cost_usd, cost)
+        usage = prior.usage.plus(usage)
+        cost = None if cost is None or prior.cost_usd is None else cost + prior.cost_usd
         if reason and kind is FailureKind.INVALID_OUTPUT:
             reason = f"{reason} (after one repair; first: {prior.error})"
     return RequestResult(
@@ -135,17 +134,3 @@ def _repair_request(answer: ModelAnswer, error: str, identity: RequestIdentity) 
         crowded=first.crowded,
         prior=PriorAttempt(answer.call_id, answer.attempts, answer.usage, answer.cost_usd, error),
     )
-
-
-def _sum_usage(a: Usage, b: Usage) -> Usage:
-    return Usage(
-        _sum(a.input_tokens, b.input_tokens),
-        _sum(a.output_tokens, b.output_tokens),
-        _sum(a.cache_read_input_tokens, b.cache_read_input_tokens),
-        _sum(a.cache_write_input_tokens, b.cache_write_input_tokens),
-        _sum(a.reasoning_output_tokens, b.reasoning_output_tokens),
-    )
-
-
-def _sum(a: Any, b: Any) -> Any:
-    return None if a is None or b is None else a + b

@@ -1,7 +1,7 @@
 """Rowbeam beside Beam's own RunInference with its stock Anthropic handler, each with its defaults.
 
-The handler makes one call at a time, so it is run on two small numbers of rows and its time for all rows is
-reckoned: the larger run, plus the remaining rows at the pace between the two. What is paid once is counted once.
+The handler makes one call at a time, so it is run on a part of the rows and its time for all of them is reckoned: the
+time it spends asking grows with the rows, what comes before and after is counted once.
 """
 
 import os
@@ -15,7 +15,6 @@ from tests.benchmarks.processes import echo_server, run_child
 
 LATENCY_S = 0.2
 TARGET = 50.0
-_SMALL_SHARE = 5
 
 
 def measure(rows: int, rival_rows: int, repeats: int) -> Outcome:
@@ -23,7 +22,7 @@ def measure(rows: int, rival_rows: int, repeats: int) -> Outcome:
 
     Args:
         rows: rows of Rowbeam's run, and of the reckoned rival's.
-        rival_rows: rows of the rival's larger run; all rows take it a fifth of a second each.
+        rival_rows: rows of the rival's run; each takes it a fifth of a second.
         repeats: runs of Rowbeam; the rival is run once.
     """
     found = Outcome("rival", {"rows": rows, "rival_rows": rival_rows, "latency_s": LATENCY_S, "repeats": repeats})
@@ -52,16 +51,7 @@ def _rowbeam(base_url: str, rows: int) -> dict[str, Any]:
 
 def _rival(base_url: str, rows: int, rival_rows: int) -> dict[str, Any]:
     environment = {**os.environ, "ANTHROPIC_BASE_URL": base_url}
-    small_rows = max(1, rival_rows // _SMALL_SHARE)
-    small = run_child("rival_run", {"rows": small_rows}, environment)
-    if "missing" in small:
-        return small
-    large = run_child("rival_run", {"rows": rival_rows}, environment)
-    pace_s = (large["run_s"] - small["run_s"]) / max(1, rival_rows - small_rows)
-    return {
-        "small_rows": small_rows,
-        "small_s": small["run_s"],
-        "large_rows": rival_rows,
-        "large_s": large["run_s"],
-        "all_rows_s": large["run_s"] + pace_s * (rows - rival_rows),
-    }
+    found = run_child("rival_run", {"rows": rival_rows}, environment)
+    if "missing" in found:
+        return found
+    return {**found, "all_rows_s": found["run_s"] + found["asking_s"] / rival_rows * (rows - rival_rows)}

@@ -8,6 +8,7 @@ import orjson
 
 from tests.benchmarks.case import KEY, model_name, prompt
 from tests.benchmarks.processes import give_result
+from tests.benchmarks.rival_clock import asking_s, timed_message
 
 
 def main(arguments: dict[str, Any]) -> None:
@@ -20,17 +21,17 @@ def main(arguments: dict[str, Any]) -> None:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     try:
-        from apache_beam.ml.inference.anthropic_inference import AnthropicModelHandler, message_from_string
+        from apache_beam.ml.inference.anthropic_inference import AnthropicModelHandler
         from apache_beam.ml.inference.base import RunInference
     except ImportError as error:
         give_result({"missing": str(error)})
         return
-    handler = AnthropicModelHandler(model_name("anthropic"), message_from_string, api_key=KEY)
+    handler = AnthropicModelHandler(model_name("anthropic"), timed_message, api_key=KEY)
     options = PipelineOptions(["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"])
     with beam.Pipeline(options=options) as pipeline:
         prompts = pipeline | "Prompts" >> beam.Create([prompt(number) for number in range(arguments["rows"])])
         prompts | "Ask" >> RunInference(handler)
-    give_result({"run_s": time.perf_counter() - started})
+    give_result({"run_s": time.perf_counter() - started, "asking_s": asking_s()})
 
 
 if __name__ == "__main__":

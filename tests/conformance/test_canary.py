@@ -110,7 +110,7 @@ def test_the_key_is_in_no_file_and_no_output(
     assert turnstile.requests > 0
     assert done.stderr
     assert _leaks(key, done.stdout) == []
-    assert _leaks(key, done.stderr) == []
+    assert [line for line in done.stderr.splitlines() if _leaks(key, line)] == []
     files = list(_written(job.parent / "out"))
     assert len(files) > 8
     assert [str(path) for path, data in files if _leaks(key, data)] == []

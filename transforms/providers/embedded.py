@@ -43,7 +43,7 @@ class EmbeddedServer:
         params.model_alias = {model.name}
         params.n_parallel = model.slots
         params.n_ctx = model.context_size * model.slots
-        params.cpuparams.n_threads = os.cpu_count() or 1
+        params.cpuparams.n_threads = max(1, (os.cpu_count() or 1) - 1)
         params.hostnames = ["127.0.0.1"]
         params.port = 0
         params.warmup = False

@@ -27,6 +27,11 @@ class Usage:
             self.reasoning_output_tokens,
         )
 
+    def plus(self, other: "Usage") -> "Usage":
+        """Return the sum; a count that either lacks is None."""
+        pairs = zip(self.flat(), other.flat(), strict=True)
+        return Usage(*(None if a is None or b is None else a + b for a, b in pairs))
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle flat."""
         return Usage, self.flat()
