@@ -17,13 +17,13 @@ _CSV = (
     b"b,bad bytes \xff\xfe,2\n",  # line 3
     b"c,too,3,many\n",  # line 4
     b"d,too few\n",  # line 5
-    b"e,good,5\n",
+    b"e,fine,5\n",
     b"f,no number,five\n",  # line 7
     b",no key,8\n",  # line 8
     b"twin,one,9\n",  # line 9
     b"twin,another,10\n",  # line 10
     b'g,"good, over\ntwo lines",11\n',
-    b"h,good,\n",
+    b"h,no stars,\n",
     b'i,"never closed,13\n',  # line 14
 )
 _CSV_BAD = {
@@ -39,17 +39,17 @@ _CSV_BAD = {
 _CSV_GOOD = {"a", "e", "g", "h"}
 
 _JSONL = (
-    b'{"id": "a", "text": "good"}\n',
+    b'{"id": "a", "text": "good", "by": {"name": "ann"}}\n',
     b'{"id": "b", "text": \n',  # line 2
-    b'{"id": "c"}\n',  # line 3: the template names a column it does not have
+    b'{"id": "c", "text": "good"}\n',  # line 3: the template names what it does not have
     b'["no", "object"]\n',  # line 4
     b'{"text": "no key"}\n',  # line 5
-    b'{"id": "d", "text": "good"}\n',
+    b'{"id": "d", "text": "good", "by": {"name": "dan"}}\n',
     b'{"id": "e", "text": "bad \xff"}\n',  # line 7
 )
 _JSONL_BAD = {
     2: ("read", "malformed_row"),
-    3: ("render", "missing_column"),
+    3: ("render", "template_error"),
     4: ("read", "malformed_row"),
     5: ("identify", "missing_key"),
     7: ("read", "undecodable"),
@@ -78,7 +78,8 @@ def test_each_bad_row_is_a_dead_letter_with_its_line_and_all_others_are_enriched
 ) -> None:
     """Every bad line is told with its stage, kind, place and text; only good rows are asked about."""
     types = {"stars": "integer"} if name.endswith("csv") else {}
-    job = make_job(input={"path": name, "types": types}, on_failure=on_failure)
+    template = "{{ row.text }}" if name.endswith("csv") else "{{ row.text }} By {{ row.by.name }}"
+    job = make_job(input={"path": name, "types": types}, prompt={"template": template}, on_failure=on_failure)
     (job.parent / name).write_bytes(b"".join(lines))
     result = run(job, runner=runner)
 
@@ -90,7 +91,7 @@ def test_each_bad_row_is_a_dead_letter_with_its_line_and_all_others_are_enriched
         assert letter["attempts"] == 0
         assert not letter["retryable"]
         assert letter["reason"]
-        assert isinstance(letter["row"], str) == (letter["stage"] == "read")
+        assert isinstance(letter["row"], str) == (letter["kind"] in {"undecodable", "malformed_row"})
     assert result.summary["rows"] == {
         "in": len(good) + len(bad), "enriched": len(good), "dead_lettered": len(bad), "pending": 0
     }  # fmt: skip

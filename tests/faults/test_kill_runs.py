@@ -18,12 +18,13 @@ _PAID = {"ok", "refusal", "truncated"}
 _FAULTS = "server_error=0.05,refusal=0.04,truncation=0.03,wrong_json=0.04"
 
 
-@pytest.fixture
-def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkedRuns]:
+@pytest.fixture(scope="module")
+def forked(_closed_world: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedRuns]:
     """Cheap processes for runs, with a key."""
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-sandbox-key-0123456789")
-    with ForkedRuns(tmp_path / "runs.log") as runs:
-        yield runs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", "sk-sandbox-key-0123456789")
+        with ForkedRuns(tmp_path_factory.mktemp("forked") / "runs.log") as runs:
+            yield runs
 
 
 def _answered(sandbox: RunningSandbox) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The pool over real HTTP, against the sandbox: what is paid, what is kept, how much is out, how it ends."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,12 @@ def sandbox(running):
     return running
 
 
+@pytest.fixture
+def _short_waits(monkeypatch):
+    """Own waits are drawn from zero up; draw little."""
+    monkeypatch.setattr("transforms.providers.pool.random", SimpleNamespace(random=lambda: 0.05))
+
+
 def model(sandbox, name="gpt-4o-mini", **changes):
     """Return settings for the sandbox's OpenAI."""
     return ModelSettings(provider="openai", name=name, base_url=sandbox.base_url("openai"), **changes)
@@ -44,10 +51,11 @@ def paid(desk: Desk) -> int:
     return sum(call.cost_source is not CostSource.NOT_BILLED for call in desk.calls)
 
 
+@pytest.mark.usefixtures("_short_waits")
 def test_mixed_faults_lose_and_double_nothing(sandbox):
     """Every request has one end, most an answer; what the bill holds and the records call paid is the same."""
     sandbox.set_faults(
-        rate_limit=0.05, server_error=0.05, bad_gateway=0.03, reset=0.03, cut_body=0.02,
+        rate_limit=0.01, server_error=0.05, bad_gateway=0.03, reset=0.03, cut_body=0.02,
         refusal=0.02, truncation=0.02, content_filter=0.02, slow=0.02, retry_after_s=0.02,
     )  # fmt: skip
     with make_desk(None, model=model(sandbox), max_in_flight=40, timeout=5, max_attempts=20) as desk:
@@ -86,6 +94,7 @@ def test_a_serial_bundle_is_one_connection(sandbox):
     assert stats["peak_concurrency"] <= 3
 
 
+@pytest.mark.usefixtures("_short_waits")
 def test_a_storm_of_429s_is_waited_out(sandbox):
     """Everything is answered once the storm is over, and the wait asked for was kept."""
     sandbox.set_faults(storms=[{"from_s": 0, "to_s": 0.3}], retry_after_s=0.2)
@@ -143,6 +152,7 @@ def test_a_reply_that_never_comes_is_a_timeout_of_unknown_cost(sandbox):
     assert sandbox.bill()["accepted"] == 2
 
 
+@pytest.mark.usefixtures("_short_waits")
 def test_a_server_that_is_gone_leaves_everything_pending():
     """Connections refused open the breaker; after give_up_after the rest stays for the next run."""
     with RunningSandbox() as gone:

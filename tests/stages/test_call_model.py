@@ -32,9 +32,7 @@ def settings(running, tmp_path, monkeypatch):
     running.set_faults()
     running.reset()
     model = ModelSettings(provider="openai", name="gpt-4o-mini", base_url=running.base_url("openai"))
-    return CallSettings(
-        RUN, str(tmp_path / "ledger"), model, None, PoolSettings(), BatchingSettings(), AuditSettings()
-    )
+    return CallSettings(RUN, str(tmp_path / "ledger"), model, None, PoolSettings(), BatchingSettings(), AuditSettings())
 
 
 def groups(*names):

@@ -48,7 +48,9 @@ def test_sums_do_not_depend_on_order_or_grouping(calls, data):
 def test_money_is_exact(calls):
     """The sum equals the sum of the parts as fractions; unknown costs are counted and never taken for nothing."""
     totals = total(calls)
-    assert Fraction(totals.cost_usd) == sum((Fraction(c.cost_usd) for c in calls if c.cost_usd is not None), Fraction(0))
+    assert Fraction(totals.cost_usd) == sum(
+        (Fraction(c.cost_usd) for c in calls if c.cost_usd is not None), Fraction(0)
+    )
     assert totals.unknown_cost == sum(call.cost_usd is None for call in calls)
     assert Decimal(str(totals.to_json()["cost_usd"])) == totals.cost_usd
     assert totals.sent == totals.succeeded + totals.failed == len(calls)

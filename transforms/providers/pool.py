@@ -230,7 +230,7 @@ class CallPool:
         except Exception as exc:  # noqa: BLE001 - transport_error raises again what it does not know
             outcome = transport_error(exc)
         else:
-            outcome = self.provider.read(response)
+            outcome = self.recorder.clean(self.provider.read(response))
         now = self._loop.time()
         self._admission.settle(job, sent_at, now, time.time(), response, outcome)
         shown = job.shown_body(self.provider, request)

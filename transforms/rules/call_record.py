@@ -8,7 +8,7 @@ in the ledger (`CallRecord.text`) whatever the settings say: without it nothing 
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -83,7 +83,7 @@ class CallRecorder:
             status=CallStatus.SUCCESS if outcome.kind is FailureKind.OK else CallStatus.ERROR,
             kind=outcome.kind,
             http_status=exchange.response.status if exchange.response else None,
-            provider_request_id=exchange.provider_request_id,
+            provider_request_id=self._own(exchange.provider_request_id),
             started_at_us=exchange.started_at_us,
             latency_ms=exchange.latency_ms,
             waited_ms=exchange.waited_ms,
@@ -108,6 +108,18 @@ class CallRecorder:
             lookup_sha256=request.hashes.lookup,
             text=reply.text if reply else None,
         )
+
+    def clean(self, outcome: Reply | CallError) -> Reply | CallError:
+        """Return a reply without the run's own secrets, before its text travels on into records and rows (P9)."""
+        if isinstance(outcome, CallError):
+            return outcome
+        text, model = self._own(outcome.text), self._own(outcome.response_model)
+        if text == outcome.text and model == outcome.response_model:
+            return outcome
+        return replace(outcome, text=text, response_model=model)
+
+    def _own(self, text: str | None) -> str | None:
+        return None if text is None else self.redactor.own(text)
 
     def _cost(self, outcome: Reply | CallError, at_us: int) -> Cost:
         if isinstance(outcome, CallError):

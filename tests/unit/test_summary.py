@@ -1,0 +1,134 @@
+"""pipelines/summary.py: what a run's counts come to, and with which exit code it ends."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.summary import check_files, summarise
+from transforms.records.errors import InternalError
+from transforms.records.settings import Job
+from transforms.storage.runs import RunFolder
+
+REFUSED = {"kind": "quota_exhausted", "reason": "openai refused the run: no money", "requests": 3}
+DEAD = {
+    "kind": None,
+    "reason": "openai has given no answer for 300 s; run the job again when it is back",
+    "requests": 2,
+}
+
+
+def prepared(folder="out", *, ratio=0.05, keep=False, file_format="parquet"):
+    """Return what the summary needs of a prepared job."""
+    job = Job.model_validate(
+        {
+            "name": "reviews",
+            "input": {"path": "a.csv"},
+            "output": str(folder),
+            "prompt": {"template": "x"},
+            "answer": {"field": "label"},
+            "model": {"provider": "openai", "name": "m"},
+            "limits": {"max_dead_letter_ratio": ratio},
+        }
+    )
+    run = RunFolder(str(folder), "run-1")
+    return SimpleNamespace(job=job, run=run, run_id="run-1", keep=keep, enriched_format=file_format)
+
+
+def totals(enriched=0, dead=0, pending=0, *, broken=0, reasons=(), letters=None, **calls):
+    """Return what a pipeline leaves."""
+    counts = {"sent": 5, "succeeded": 4, "failed": 1, "input_tokens": 50, "output_tokens": 10, "cost_usd": "0.25"}
+    counts |= {"unknown_cost": 0, "failures": {"timeout": 1}, "cost_reasons": {}, **calls}
+    return {
+        "rows": {
+            "in": enriched + dead + pending + broken, "enriched": enriched, "dead_lettered": dead, "pending": pending,
+            "broken": broken, "broken_ids": [f"a.csv:{n}: lost" for n in range(broken)],
+        },
+        "calls": counts,
+        "pending": list(reasons),
+        "dead_letters": letters or [{"stage": "call", "kind": "timeout", "rows": dead}] * bool(dead),
+        "reused": 7,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "ratio", "code", "status", "words"),
+    [
+        pytest.param(totals(10), 0.05, 0, "done", "", id="all enriched"),
+        pytest.param(totals(), 0.0, 0, "done", "", id="no rows at all"),
+        pytest.param(totals(95, 5), 0.05, 0, "done", "", id="as many dead letters as allowed"),
+        pytest.param(totals(94, 6), 0.05, 1, "too_many_dead_letters", "6 of 100 rows (6.0%)", id="one too many"),
+        pytest.param(totals(0, 1), 0.0, 1, "too_many_dead_letters", "max_dead_letter_ratio (0.0%)", id="none allowed"),
+        pytest.param(totals(0, 9), 1.0, 0, "done", "", id="all may fail"),
+        pytest.param(totals(5, 0, 2, reasons=[DEAD]), 0.05, 5, "pending", "2 row(s) wait: openai has given", id="dead"),
+        pytest.param(totals(5, 0, 2), 0.05, 5, "pending", "2 row(s) wait: the run stopped", id="pending, no reason"),
+        pytest.param(totals(5, 0, 3, reasons=[REFUSED]), 0.05, 6, "refused", "no money. 3 row(s) wait", id="refused"),
+        pytest.param(totals(5, 0, 5, reasons=[DEAD, REFUSED]), 0.05, 6, "refused", "no money", id="refusal first"),
+        pytest.param(totals(1, 9, 1, reasons=[DEAD]), 0.05, 5, "pending", "1 row(s) wait", id="pending before letters"),
+        pytest.param(totals(1, 9, 3, reasons=[REFUSED]), 0.05, 6, "refused", "no money", id="refusal before letters"),
+        pytest.param(totals(9, broken=2), 0.05, 3, "broken", "for 2 row(s): a.csv:0: lost; a.csv:1: lost", id="broken"),
+        pytest.param(totals(1, 9, 3, broken=1, reasons=[REFUSED]), 0.05, 3, "broken", "broken", id="broken before all"),
+    ],
+)
+def test_exit_code_status_and_sentence(found, ratio, code, status, words):
+    """3 before 6 before 5 before 1 before 0; the sentence says what happened, and is empty when all is well."""
+    result = summarise(prepared(ratio=ratio), found, 1.0)
+    assert (result.exit_code, result.summary["status"]) == (code, status)
+    assert words in result.sentence
+    assert bool(result.sentence) == (code != 0)
+
+
+def test_the_summary_has_the_stable_keys():
+    """As DESIGN section 6 fixes them; outputs name where things are."""
+    summary = summarise(prepared(), totals(8, 1), 1.23456).summary
+    assert {key: summary[key] for key in ("run_id", "rows", "calls", "tokens", "cost_usd", "duration_s")} == {
+        "run_id": "run-1",
+        "rows": {"in": 9, "enriched": 8, "dead_lettered": 1, "pending": 0},
+        "calls": {"sent": 5, "succeeded": 4, "failed": 1, "reused": 7},
+        "tokens": {"input": 50, "output": 10},
+        "cost_usd": "0.25",
+        "duration_s": 1.235,
+    }
+    assert summary["outputs"]["dead_letters"].endswith("dead_letters")
+    assert summarise(prepared(), totals(9), 1.0).summary["outputs"]["dead_letters"] is None
+
+
+@pytest.mark.parametrize(
+    ("calls", "cost"),
+    [
+        pytest.param({"unknown_cost": 0}, "0.25", id="all known"),
+        pytest.param({"unknown_cost": 2}, "0.25", id="some known"),
+        pytest.param({"unknown_cost": 5}, None, id="none known"),
+        pytest.param({"sent": 0, "unknown_cost": 0, "cost_usd": "0"}, "0", id="no calls"),
+    ],
+)
+def test_an_unknown_cost_is_never_shown_as_nothing(calls, cost):
+    """Null when no call's cost is known; how many are not known is told beside it."""
+    summary = summarise(prepared(), totals(5, **calls), 1.0).summary
+    assert (summary["cost_usd"], summary["calls_of_unknown_cost"]) == (cost, calls["unknown_cost"])
+
+
+@pytest.mark.parametrize(
+    ("written", "found", "keep", "is_right"),
+    [
+        pytest.param(3, totals(3), False, True, id="as counted"),
+        pytest.param(2, totals(3), False, False, id="one lost"),
+        pytest.param(4, totals(3), False, False, id="one twice"),
+        pytest.param(5, totals(3, 2), True, True, id="failed rows kept"),
+        pytest.param(3, totals(3, 2), True, False, id="failed rows not kept"),
+        pytest.param(3, totals(3, 2, letters=[{"stage": "read", "kind": "undecodable", "rows": 2}]), True, True,
+                     id="an unreadable line can't be kept"),
+    ],
+)  # fmt: skip
+def test_the_files_are_checked_against_the_counts(tmp_path, written, found, keep, is_right):
+    """A file with a row too few or too many is not passed off as the run's output (P1)."""
+    job = prepared(tmp_path, keep=keep)
+    Path(job.run.enriched).mkdir(parents=True)
+    pq.write_table(pa.table({"id": list(range(written))}), Path(job.run.enriched) / "part-00000.parquet")
+    if is_right:
+        check_files(job, found)
+    else:
+        with pytest.raises(InternalError, match=f"holds {written} rows where"):
+            check_files(job, found)
