@@ -56,6 +56,7 @@ class Meter:
     def __init__(self, *, is_local: bool) -> None:
         self._is_local = is_local
         self._pool_done = self._pool_accepted = 0
+        self._calls: Counter[str] = Counter()
         self._before = Counter(stage_counts()) if is_local else Counter()
 
     def read(self) -> Snapshot:
@@ -65,14 +66,13 @@ class Meter:
         now = Counter(stage_counts())
         now.subtract(self._before)
         pool = pool_in_use()
-        waiting: Counter[str] = Counter()
         in_flight = 0
         if pool is not None:
             self._pool_done, self._pool_accepted = pool.settled, pool.accepted
-            in_flight = min(pool.accepted - pool.settled, pool.max_in_flight)
-            waiting = Counter(dict(pool.stats))
-        errors = _errors(now, "CallModel/errors_") + _errors(waiting, "errors_")
-        retried = now["CallModel/retries"] + waiting["retries"]
+            in_flight = pool.in_flight
+            self._calls = Counter(dict(pool.stats))
+        errors = _errors(self._calls, "errors_")
+        retried = self._calls["retries"]
         total = max(now["ReuseAnswers/requests_fresh"], self._pool_accepted)
         done = self._pool_done
         return Snapshot(

@@ -7,6 +7,7 @@ flight when a worker died may be sent again: that is the only case (P2).
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from transforms._stage import CALLS, PENDING, Counters
 from transforms.providers.session import Batch, SessionItem, Stop, pending_request
 from transforms.records.answer import PendingRequest
 from transforms.records.call import BatchOpened, CallRecord
+from transforms.records.failure import FailureKind
 from transforms.records.request import ModelRequest, RequestGroup
 from transforms.records.run import CallSettings
 from transforms.rules.fingerprint import batch_id, custom_id
@@ -66,6 +68,7 @@ class _CallGroupDoFn(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._session = self._worker.pool.open()
+        self._tally: Counter[str] = Counter()
 
     def process(self, group: RequestGroup) -> Iterator[Any]:
         run_id = self._settings.run_id
@@ -126,6 +129,9 @@ class _CallGroupDoFn(beam.DoFn):
 
     def _out(self, result: SessionItem) -> Any:
         if isinstance(result, CallRecord):
+            self._tally["requests_sent"] += 1
+            self._tally["retries"] += result.attempt > 1
+            self._tally["answers" if result.kind is FailureKind.OK else f"errors_{result.kind}"] += 1
             return pvalue.TaggedOutput(CALLS, result)
         if isinstance(result, PendingRequest):
             self._counters.add("requests_pending")
@@ -133,11 +139,10 @@ class _CallGroupDoFn(beam.DoFn):
         return result
 
     def _count(self) -> None:
-        pool = self._worker.pool
-        for name in list(pool.stats):
-            self._counters.add(name, pool.stats.pop(name))
-        while pool.bundle_sizes:
-            self._counters.observe("bundle_size", pool.bundle_sizes.popleft())
+        for name, count in self._tally.items():
+            self._counters.add(name, count)
+        for size in self._worker.pool.take_bundle_sizes():
+            self._counters.observe("bundle_size", size)
 
 
 class _LeaveGroupDoFn(beam.DoFn):

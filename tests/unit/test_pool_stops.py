@@ -213,7 +213,7 @@ def test_a_bundle_is_asked_one_after_another_on_one_connection():
     assert script.peak == 3
     lanes = [[sent.name for sent in script.sent if sent.transport == lane] for lane in range(3)]
     assert lanes == [[f"{n:02}" for n in chunk] for chunk in (range(8), range(8, 16), range(16, 20))]
-    assert list(desk.pool.bundle_sizes) == [8, 8, 4]
+    assert desk.pool.take_bundle_sizes() == [8, 8, 4]
 
 
 def test_a_lane_is_used_again():

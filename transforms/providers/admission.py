@@ -12,9 +12,13 @@ from transforms.providers.base import Provider
 from transforms.providers.breaker import CircuitBreaker, Dead
 from transforms.providers.session import Job
 from transforms.providers.throttle import Throttle
+from transforms.records.failure import RUN_STOPPING
 from transforms.records.reply import CallError, HttpResponse, Reply
 from transforms.records.settings import PoolSettings
 from transforms.rules.tokens import prompt_tokens
+
+#: Seconds that the first call has to itself.
+_PROOF_S = 5.0
 
 
 class WaitingJobs:
@@ -73,6 +77,8 @@ class Admission:
             tokens_per_minute=settings.tokens_per_minute,
         )
         self._breaker = CircuitBreaker(open_after=settings.breaker_after, give_up_after_s=settings.give_up_after)
+        self._is_proven = False
+        self._first_at: float | None = None
 
     @property
     def in_flight(self) -> int:
@@ -82,8 +88,15 @@ class Admission:
     def hold(self, job: Job, now: float) -> float | Dead:
         """Reserve what a call needs and return 0.0; else reserve nothing and return seconds to wait, or Dead.
 
-        inf means that the end of a call is the time to ask again. Every 0.0 is followed by one `settle`.
+        inf means that the end of a call is the time to ask again. Every 0.0 is followed by one `settle`. The first
+        call goes out alone: a wrong key or model is refused once and not hundreds of times, and a provider that
+        compiles the answer's schema on its first use does so once (providers.md 10.2).
         """
+        if not self._is_proven and self.in_flight:
+            self._first_at = self._first_at or now
+            if now - self._first_at < _PROOF_S:
+                return _PROOF_S - (now - self._first_at)
+            self._is_proven = True
         held = self._breaker.admit(now)
         if isinstance(held, Dead) or held > 0.0:
             return held
@@ -113,6 +126,7 @@ class Admission:
             response: None when none came back.
             outcome: what it means.
         """
+        self._is_proven = self._is_proven or outcome.kind not in RUN_STOPPING
         usage = outcome.usage
         used = None
         if usage.input_tokens is not None and usage.output_tokens is not None:

@@ -16,7 +16,7 @@ import asyncio
 import random
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 
 from transforms.providers.admission import Admission, WaitingJobs
@@ -29,7 +29,7 @@ from transforms.records.errors import InternalError
 from transforms.records.failure import RUN_STOPPING, SETTLED, FailureKind
 from transforms.records.reply import CallError, HttpResponse, Reply
 from transforms.records.settings import BatchingSettings, PoolSettings
-from transforms.rules.call_record import CallRecorder, blank, reason_of
+from transforms.rules.call_record import CallRecorder, reason_of
 from transforms.rules.retry import GiveUp, RetryPolicy
 
 _MIN_TIMEOUT_S = 0.001  # no try is given less
@@ -64,7 +64,7 @@ class CallPool:
         self.batching = batching
         self.recorder = recorder
         self.stats: Counter[str] = Counter()
-        self.bundle_sizes: deque[int] = deque(maxlen=100_000)
+        self._bundle_sizes: list[int] = []
         self.accepted = self.settled = 0
         self.stop: Stop | None = None
         self.failure: BaseException | None = None
@@ -90,6 +90,11 @@ class CallPool:
         """Return a session for one bundle."""
         return CallSession(self)
 
+    def take_bundle_sizes(self) -> list[int]:
+        """Return the sizes of the serial bundles that began since the last time."""
+        sizes, self._bundle_sizes = self._bundle_sizes, []
+        return sizes
+
     def add(self, jobs: list[Job]) -> None:
         """Queue jobs; their results reach their sessions."""
         self._loop.call_soon_threadsafe(self._accept, jobs)
@@ -101,6 +106,11 @@ class CallPool:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=30)
             self._loop.close()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls sent and not yet ended."""
+        return self._admission.in_flight
 
     # -- on the loop's thread -------------------------------------------------------------------------------------
 
@@ -153,18 +163,17 @@ class CallPool:
 
     def _is_late(self, job: Job, now: float) -> bool:
         """Settle a job whose deadline passed while limits held it back: a try that can't end in time may be billed."""
-        if job.last is None or job.first_sent_at is None or now - job.first_sent_at < self.settings.deadline:
-            return False
-        reason = f"{job.last.reason}, and the deadline of {self.settings.deadline:g} s passed before another try"
-        job.session.settle(job, job.last.kind, reason, job.last)
-        return True
+        reason = job.late_reason(now, self.settings.deadline)
+        if reason is not None and job.last is not None:
+            job.session.settle(job, job.last.kind, reason, job.last)
+        return reason is not None
 
     def _start(self, job: Job, now: float) -> None:
         jobs = [job]
         if self.batching.mode == "serial_bundle":
             while len(jobs) < self.batching.bundle_size and (more := self._take(now)):
                 jobs.append(more)
-            self.bundle_sizes.append(len(jobs))
+            self._bundle_sizes.append(len(jobs))
         task = self._loop.create_task(self._call_in_turn(jobs))
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
@@ -245,7 +254,7 @@ class CallPool:
         """Settle the job, or queue its next try."""
         self.stats["answers" if outcome.kind is FailureKind.OK else f"errors_{outcome.kind}"] += 1
         if isinstance(outcome, Reply):
-            reason = None if outcome.kind is FailureKind.OK else self._shown(job, reason_of(outcome))
+            reason = None if outcome.kind is FailureKind.OK else self.recorder.shown(reason_of(outcome), job.request)
             job.session.settle(job, outcome.kind, reason, record, outcome)
         elif outcome.kind in RUN_STOPPING:
             status = f"HTTP {record.http_status}" if record.http_status else "no reply"
@@ -256,7 +265,7 @@ class CallPool:
 
     def _after_error(self, job: Job, error: CallError, record: CallRecord, now: float) -> None:
         verdict = job.verdict(error, now, self._policy, random.random())
-        reason = self._shown(job, reason_of(error))
+        reason = self.recorder.shown(reason_of(error), job.request)
         if isinstance(verdict, GiveUp):
             # What no later run asks again reads the same there, where only the ledger tells it.
             told = reason if error.kind in SETTLED else f"{reason} ({verdict.reason})"
@@ -266,9 +275,6 @@ class CallPool:
         job.last = LastTry(error.kind, reason, record.call_id, record.cost_usd)
         job.queued_at, job.ready_at = now, now + verdict.wait_s
         self._waiting.again(job)
-
-    def _shown(self, job: Job, reason: str) -> str:
-        return self.recorder.redactor.text(blank(reason, job.request.redacted_values))
 
     def end_batch(self, batch: Batch) -> None:
         """Record that the last request of a group has ended."""

@@ -105,6 +105,12 @@ class Job:
         """Build the exchange; made anew for each try so that a waiting request holds no body."""
         return provider.request(provider.body(self.request.prompt), key)
 
+    def late_reason(self, now: float, deadline_s: float) -> str | None:
+        """Say why another try is too late, or None when it is not (a request never sent is never late)."""
+        if self.last is None or self.first_sent_at is None or now - self.first_sent_at < deadline_s:
+            return None
+        return f"{self.last.reason}, and the deadline of {deadline_s:g} s passed before another try"
+
     def shown_body(self, provider: Provider, sent: HttpRequest) -> bytes:
         """Return the body as audit may show it."""
         if self.request.shown_prompt is None:

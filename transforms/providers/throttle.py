@@ -22,6 +22,10 @@ _BLOCK_S = 2.0
 _BLOCK_DOUBLINGS = 5
 #: A server that asks for more is asked again after this.
 _MAX_BLOCK_S = 300.0
+#: Refusals without an answer between them that say the provider is under pressure (fewer at a lower limit).
+_PRESSURE_IN_A_ROW = 3
+#: Stands for a refusal that teaches the adaptive limit nothing.
+_HICCUP = CallError(FailureKind.SERVER_ERROR, "a lone refusal")
 #: Seconds without pressure after which the ceiling is raised, and how far and how often it then is.
 _CLEAN_S = 60.0
 _CEILING_STEP_S = 10.0
@@ -130,12 +134,13 @@ class Throttle:
         tokens_per_minute: configured limit, or None.
     """
 
-    __slots__ = ("concurrency", "requests", "tokens")
+    __slots__ = ("_pressure_in_a_row", "concurrency", "requests", "tokens")
 
     def __init__(self, max_in_flight: int, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
         self.concurrency = AdaptiveLimit(max_in_flight)
         self.requests = Bucket(requests_per_minute)
         self.tokens = Bucket(tokens_per_minute)
+        self._pressure_in_a_row = 0
 
     def admit(self, now: float, tokens: float) -> float:
         """Reserve a slot, a request and `tokens`, and return 0.0; else reserve nothing and return seconds to wait.
@@ -166,7 +171,7 @@ class Throttle:
         Tokens of a call without usage stay reserved when it may have been run, and come back when it was refused;
         a request counts in any case, since providers count refused ones too (providers.md 2.6).
         """
-        self.concurrency.release(now, sent_at, error)
+        self.concurrency.release(now, sent_at, _HICCUP if self._is_hiccup(error) else error)
         if used_tokens is None:
             used_tokens = reserved_tokens if error is None or error.may_be_billed else 0.0
         self.tokens.settle(reserved_tokens, used_tokens)
@@ -174,3 +179,16 @@ class Throttle:
             self.requests.observe(now, limits.limit_requests, limits.remaining_requests, limits.reset_requests_s)
             need = max(1.0, reserved_tokens)
             self.tokens.observe(now, limits.limit_tokens, limits.remaining_tokens, limits.reset_tokens_s, need)
+
+    def _is_hiccup(self, error: CallError | None) -> bool:
+        """Say whether a refusal is a lone one among answers: then its request waits, and the others need not.
+
+        A limit that is really reached refuses many calls at once, and no answer comes between.
+        """
+        if error is None:
+            self._pressure_in_a_row = 0
+            return False
+        if error.kind not in _PRESSURE:
+            return False
+        self._pressure_in_a_row += 1
+        return self._pressure_in_a_row < min(_PRESSURE_IN_A_ROW, self.concurrency.limit)

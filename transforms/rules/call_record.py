@@ -109,6 +109,10 @@ class CallRecorder:
             text=reply.text if reply else None,
         )
 
+    def shown(self, text: str, request: ModelRequest) -> str:
+        """Return a sentence about a request as people may see it."""
+        return self.redactor.text(blank(text, request.redacted_values))
+
     def clean(self, outcome: Reply | CallError) -> Reply | CallError:
         """Return a reply without the run's own secrets, before its text travels on into records and rows (P9)."""
         if isinstance(outcome, CallError):
