@@ -5,10 +5,13 @@ then the run's own folder and manifest ("running"); then the pipeline, whose cal
 last the counts, checked against the files, the final manifest and `latest.json`.
 """
 
+import gc
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,8 +100,28 @@ def _run_pipeline(prepared: PreparedJob, options: Any) -> None:
 
     from pipelines.enrich import EnrichRows
 
-    with beam.Pipeline(options=options) as pipeline:
+    with _calm_interpreter(), beam.Pipeline(options=options) as pipeline:
         pipeline | "EnrichRows" >> EnrichRows(prepared)
+
+
+@contextmanager
+def _calm_interpreter() -> Iterator[None]:
+    """Keep the interpreter from stalling the calls' event loop while the pipeline runs in this process.
+
+    Measured with 500 calls of 0.5 s in flight: full collections over the graph's million objects and the default
+    5 ms between thread switches cost an eighth of the throughput together, little each alone.
+    """
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(interval)
 
 
 def _dry_run(request: RunRequest, run_id: str, on_prepared: Callable[[PreparedJob], None] | None) -> RunResult:

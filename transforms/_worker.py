@@ -98,5 +98,7 @@ def _make(settings: CallSettings) -> Worker:
         redactor=Redactor([key] if key else []),
         prices=PriceTable(),
     )
+    # Reads the price list now: on the loop's thread, at the first answer, it would hold all calls up.
+    recorder.prices.rates(provider.name, provider.price_model)
     pool = CallPool(provider, key, pool_settings, settings.batching, recorder=recorder, record=segment.append)
     return Worker(pool, segment, provider, closers)

@@ -1,4 +1,4 @@
-"""GroupRequests: ModelRequest -> RequestGroup.
+"""GroupRequests: (request_id, packed ModelRequest) -> RequestGroup.
 
 Groups of at most `group_size` requests, keyed by (provider, model, stable shard of the request's id), so that the
 key is a function of the element alone. The Reshuffle behind the grouping makes a group stable: a retried bundle
@@ -13,7 +13,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms.records.request import ModelRequest, RequestGroup, pack
+from transforms.records.request import RequestGroup
 from transforms.records.settings import BatchingSettings
 from transforms.rules.fingerprint import batch_key, stable_shard
 
@@ -23,8 +23,6 @@ PACKET_SIZE = 25
 Packet = list[tuple[str, bytes]]
 
 
-@beam.typehints.with_input_types(ModelRequest)
-@beam.typehints.with_output_types(RequestGroup)
 class GroupRequests(beam.PTransform):
     """Group requests that may travel together.
 
@@ -63,10 +61,10 @@ class _PackByShardDoFn(beam.DoFn):
     def start_bundle(self) -> None:
         self._open: dict[int, Packet] = {}
 
-    def process(self, request: ModelRequest) -> Iterator[tuple[str, Packet]]:
-        shard = stable_shard(request.request_id, self._shards)
+    def process(self, request: tuple[str, bytes]) -> Iterator[tuple[str, Packet]]:
+        shard = stable_shard(request[0], self._shards)
         packet = self._open.setdefault(shard, [])
-        packet.append((request.request_id, pack(request)))
+        packet.append(request)
         if len(packet) == self._packet_size:
             yield f"{self._prefix}/{shard}", self._open.pop(shard)
 

@@ -4,6 +4,7 @@ Rows are grouped by their key (or by the hash of their content where the job nam
 group shows a key used twice. Deterministic: the same rows get the same ids in any order. Safe to retry.
 """
 
+import pickle
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -37,7 +38,8 @@ class IdentifyRows(beam.PTransform):
 
     def expand(self, rows: pvalue.PCollection) -> Any:
         """Key the rows, group them, and name each."""
-        keyed = rows | "KeyByIdentity" >> beam.ParDo(_KeyRowDoFn(self._key)).with_outputs(FAILURES, main="rows")
+        key = beam.ParDo(_KeyRowDoFn(self._key)).with_output_types(tuple[str, bytes])
+        keyed = rows | "KeyByIdentity" >> key.with_outputs(FAILURES, main="rows")
         named = (
             keyed["rows"]
             | "GroupByIdentity" >> beam.GroupByKey()
@@ -61,7 +63,7 @@ class _KeyRowDoFn(beam.DoFn):
                 DeadLetter(row_id, Stage.IDENTIFY, error.kind, error.reason, 0, False, row.path, row.line, row.values),
             )
         else:
-            yield key, row
+            yield key, pickle.dumps((row.values, row.path, row.line), pickle.HIGHEST_PROTOCOL)
 
 
 class _NameRowsDoFn(beam.DoFn):
@@ -71,9 +73,9 @@ class _NameRowsDoFn(beam.DoFn):
     def setup(self) -> None:
         self._counters = Counters("IdentifyRows")
 
-    def process(self, keyed: tuple[str, Iterable[RawRow]]) -> Iterator[Any]:
-        key, rows = keyed
-        for row in identify_group(key, list(rows), has_key=self._has_key):
+    def process(self, keyed: tuple[str, Iterable[bytes]]) -> Iterator[Any]:
+        rows = [RawRow(*pickle.loads(packed)) for packed in keyed[1]]  # noqa: S301 - packed in this pipeline
+        for row in identify_group(keyed[0], rows, has_key=self._has_key):
             if isinstance(row, SourceRow):
                 yield row
             else:

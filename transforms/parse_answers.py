@@ -14,15 +14,16 @@ from transforms._stage import REPAIRS, Counters
 from transforms.records.answer import ModelAnswer, RequestResult
 from transforms.records.errors import AnswerError
 from transforms.records.failure import FailureKind, Stage
-from transforms.records.request import Lane, ModelRequest, PriorAttempt, PromptHashes
+from transforms.records.request import Lane, ModelRequest, PriorAttempt, PromptHashes, pack
 from transforms.rules.answer import AnswerReader
 from transforms.rules.call_record import blank
-from transforms.rules.fingerprint import RequestIdentity, prompt_sha256
+from transforms.rules.fingerprint import RequestIdentity
+from transforms.rules.prompt import prompt_sha256
 from transforms.rules.repair import repair_prompt
 
 
 class ParseAnswersResult(NamedTuple):
-    """results: RequestResult; repairs: (request_id, ModelRequest) of the REPAIR lane (empty in that lane)."""
+    """results: RequestResult; repairs: (request_id, packed ModelRequest) of the REPAIR lane (empty in that lane)."""
 
     results: pvalue.PCollection
     repairs: pvalue.PCollection
@@ -71,7 +72,7 @@ class _ParseAnswerDoFn(beam.DoFn):
             self._counters.add("answers_invalid_output")
             if self._repair and answer.request.lane is Lane.MAIN:
                 request = _repair_request(answer, str(error), self._identity)
-                yield pvalue.TaggedOutput(REPAIRS, (request.request_id, request))
+                yield pvalue.TaggedOutput(REPAIRS, (request.request_id, pack(request)))
             else:
                 yield _result(answer, kind=FailureKind.INVALID_OUTPUT, stage=Stage.PARSE, reason=str(error))
             return

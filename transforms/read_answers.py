@@ -11,11 +11,11 @@ from apache_beam import pvalue
 
 from transforms._stage import REPAIRS
 from transforms.records.request import Lane
-from transforms.storage.ledger import read_answers
+from transforms.storage.ledger import pack_settled, read_answers
 
 
 class ReadAnswersResult(NamedTuple):
-    """main, repair: (request_id, SettledAnswer) of each lane; None when there are no segments."""
+    """main, repair: (request_id, packed SettledAnswer) of each lane; None when there are no segments."""
 
     main: pvalue.PCollection | None
     repair: pvalue.PCollection | None
@@ -40,7 +40,8 @@ class ReadAnswers(beam.PTransform):
             root
             | "ListSegments" >> beam.Create(self._segments, reshuffle=False)
             | "SpreadSegments" >> beam.Reshuffle()
-            | "ReadSegment" >> beam.ParDo(_ReadSegmentDoFn()).with_outputs(REPAIRS, main="main")
+            | "ReadSegment"
+            >> beam.ParDo(_ReadSegmentDoFn()).with_output_types(tuple[str, bytes]).with_outputs(REPAIRS, main="main")
         )
         return ReadAnswersResult(settled["main"], settled[REPAIRS])
 
@@ -48,5 +49,5 @@ class ReadAnswers(beam.PTransform):
 class _ReadSegmentDoFn(beam.DoFn):
     def process(self, path: str) -> Iterator[Any]:
         for answer in read_answers(path):
-            keyed = (answer.request_id, answer)
+            keyed = (answer.request_id, pack_settled(answer))
             yield keyed if answer.lane is Lane.MAIN else pvalue.TaggedOutput(REPAIRS, keyed)

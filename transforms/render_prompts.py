@@ -12,14 +12,14 @@ from apache_beam import pvalue
 from transforms._stage import FAILURES, REQUESTS, Counters
 from transforms.records.errors import RowError
 from transforms.records.failure import DeadLetter, Stage
-from transforms.records.request import Lane, ModelRequest
+from transforms.records.request import Lane, ModelRequest, pack
 from transforms.records.row import AskedRow, SourceRow
 from transforms.rules.fingerprint import RequestIdentity
 from transforms.rules.prompt import PromptTemplate
 
 
 class RenderPromptsResult(NamedTuple):
-    """requests: (request_id, ModelRequest) with the row as its rider, one per row; failures: DeadLetter."""
+    """requests: (request_id, packed ModelRequest with the row as its rider), one per row; failures: DeadLetter."""
 
     requests: pvalue.PCollection
     failures: pvalue.PCollection
@@ -42,9 +42,10 @@ class RenderPrompts(beam.PTransform):
 
     def expand(self, rows: pvalue.PCollection) -> Any:
         """Render each row on its own."""
-        rendered = rows | "RenderPrompt" >> beam.ParDo(
-            _RenderPromptDoFn(self._template, self._identity, self._redact)
-        ).with_outputs(FAILURES, main=REQUESTS)
+        render = beam.ParDo(_RenderPromptDoFn(self._template, self._identity, self._redact))
+        rendered = rows | "RenderPrompt" >> render.with_output_types(tuple[str, bytes]).with_outputs(
+            FAILURES, main=REQUESTS
+        )
         return RenderPromptsResult(rendered[REQUESTS], rendered[FAILURES])
 
 
@@ -80,4 +81,4 @@ class _RenderPromptDoFn(beam.DoFn):
             redacted_values=tuple(str(row.values[name]) for name in self._redact if row.values.get(name) is not None),
             riders=(AskedRow(row, rendered.hashes.variables),),
         )
-        yield request_id, request
+        yield request_id, pack(request)

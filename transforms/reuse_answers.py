@@ -8,19 +8,22 @@ JoinAnswers, so that no element grows without bound. Deterministic; safe to retr
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam import pvalue
 
 from transforms._stage import ANSWERS, CROWD, Counters
-from transforms.records.request import MAX_RIDERS, ModelRequest
+from transforms.records.request import MAX_RIDERS, ModelRequest, pack, unpack
 from transforms.records.row import AskedRow
-from transforms.storage.ledger import SettledAnswer, better
+from transforms.storage.ledger import better, is_settled, unpack_settled
 
 
 class ReuseAnswersResult(NamedTuple):
-    """fresh: ModelRequest, each once; answers: ModelAnswer with reused=True; crowd: (request_id, AskedRow)."""
+    """fresh: (request_id, packed ModelRequest), each once; answers: ModelAnswer with reused=True; crowd: (request_id,
+    AskedRow).
+    """  # noqa: D205 - a list
 
     fresh: pvalue.PCollection
     answers: pvalue.PCollection
@@ -31,7 +34,7 @@ class ReuseAnswers(beam.PTransform):
     """Answer requests from the ledger; pass on, once each, those it can't answer.
 
     Args:
-        settled: PCollection of (request_id, SettledAnswer) of earlier runs; None when there were none.
+        settled: PCollection of (request_id, packed SettledAnswer) of earlier runs; None when there were none.
     """
 
     def __init__(self, settled: pvalue.PCollection | None) -> None:
@@ -42,10 +45,11 @@ class ReuseAnswers(beam.PTransform):
         """Bring requests and answers of one id together."""
         if self._settled is not None:
             requests = (requests, self._settled) | "FlattenWithLedger" >> beam.Flatten()
+        choose = beam.ParDo(_ChooseAnswerDoFn()).with_output_types(tuple[str, bytes])
         joined = (
             requests
             | "GroupByRequest" >> beam.GroupByKey()
-            | "ChooseAnswer" >> beam.ParDo(_ChooseAnswerDoFn()).with_outputs(ANSWERS, CROWD, main="fresh")
+            | "ChooseAnswer" >> choose.with_outputs(ANSWERS, CROWD, main="fresh")
         )
         return ReuseAnswersResult(joined["fresh"], joined[ANSWERS], joined[CROWD])
 
@@ -54,31 +58,38 @@ class _ChooseAnswerDoFn(beam.DoFn):
     def setup(self) -> None:
         self._counters = Counters("ReuseAnswers")
 
-    def process(self, keyed: tuple[str, Iterable[ModelRequest | SettledAnswer]]) -> Iterator[Any]:
-        first: ModelRequest | None = None
-        settled: SettledAnswer | None = None
-        riders: list[AskedRow] = []
-        crowded = False
-        for item in keyed[1]:
-            if isinstance(item, SettledAnswer):
-                settled = item if settled is None else better(settled, item)
-                continue
-            crowded |= item.crowded
-            first = item if first is None or item.hashes.variables < first.hashes.variables else first
-            for asked in item.riders:
-                if len(riders) < MAX_RIDERS:
-                    riders.append(asked)
-                else:
-                    crowded = True
-                    yield pvalue.TaggedOutput(CROWD, (keyed[0], asked))
-        if first is None:
-            return
-        if len(riders) > 1 or crowded:
-            self._counters.add("requests_shared")
-            first = replace(first, riders=tuple(riders), crowded=crowded)
-        if settled is None:
+    def process(self, keyed: tuple[str, Iterable[bytes]]) -> Iterator[Any]:
+        items = list(keyed[1])
+        if len(items) == 1 and not is_settled(items[0]):
+            # Most requests: asked once and never before. They pass as they are.
             self._counters.add("requests_fresh")
-            yield first
-        else:
+            yield keyed[0], items[0]
+            return
+        settled = [unpack_settled(item) for item in items if is_settled(item)]
+        requests = [unpack(item) for item in items if not is_settled(item)]
+        if not requests:
+            return
+        request, crowd = share_request(requests)
+        for asked in crowd:
+            yield pvalue.TaggedOutput(CROWD, (keyed[0], asked))
+        if len(requests) > 1:
+            self._counters.add("requests_shared")
+        if settled:
             self._counters.add("requests_reused")
-            yield pvalue.TaggedOutput(ANSWERS, settled.answer(first))
+            yield pvalue.TaggedOutput(ANSWERS, reduce(better, settled).answer(request))
+        else:
+            self._counters.add("requests_fresh")
+            yield keyed[0], pack(request)
+
+
+def share_request(requests: list[ModelRequest]) -> tuple[ModelRequest, list[AskedRow]]:
+    """Make equal requests one, with the first MAX_RIDERS rows; return it and the rows that must travel apart."""
+    first = min(requests, key=_variables)
+    riders = [asked for request in requests for asked in request.riders]
+    crowd = riders[MAX_RIDERS:]
+    crowded = bool(crowd) or any(request.crowded for request in requests)
+    return replace(first, riders=tuple(riders[:MAX_RIDERS]), crowded=crowded), crowd
+
+
+def _variables(request: ModelRequest) -> str:
+    return request.hashes.variables

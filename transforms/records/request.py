@@ -154,9 +154,15 @@ class RequestGroup:
 
     def requests(self) -> list[ModelRequest]:
         """Return the requests, in the order of their ids."""
-        return [pickle.loads(data) for data in self.packed]  # noqa: S301 - packed by `pack`, in this pipeline
+        return [unpack(packed) for packed in self.packed]
 
 
 def pack(request: ModelRequest) -> bytes:
-    """Return the request as bytes for a RequestGroup."""
+    """Return the request as bytes: what it crosses shuffles as, packed where it is made, unpacked where it is called."""
     return pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
+
+
+def unpack(packed: bytes) -> ModelRequest:
+    """Return the request of `pack`."""
+    request: ModelRequest = pickle.loads(packed)  # noqa: S301 - packed in this pipeline
+    return request

@@ -57,11 +57,6 @@ class RequestIdentity:
         return sha256(self._head + orjson.dumps((prompt.system, prompt.turns)) + b"}").hexdigest()
 
 
-def prompt_sha256(prompt: Prompt) -> str:
-    """Return the hex digest of a conversation alone, whatever model it is for."""
-    return sha256(orjson.dumps((prompt.system, prompt.turns))).hexdigest()
-
-
 def batch_key(provider: str, model: str, request_ids: Iterable[str]) -> str:
     """Return the idempotency key of a group: the same requests give the same key in any order."""
     return tagged_sha256(_BATCH_TAG, {"provider": provider, "model": model, "request_ids": sorted(request_ids)})

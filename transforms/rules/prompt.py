@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 from jinja2 import Template
+from jinja2.runtime import Context
 
 from transforms.records.errors import ConfigError, RowError
 from transforms.records.failure import FailureKind
@@ -207,13 +208,14 @@ class _Part:
     def __init__(self, template: Template, where: str) -> None:
         self._template = template
         self._where = where
+        self._globals = dict(template.globals)
 
     def render(self, variables: dict[str, Any]) -> str:
         """Return the text, stopping at MAX_PROMPT_CHARS rather than when memory is full."""
         pieces: list[str] = []
         length = 0
         try:
-            for piece in self._template.root_render_func(self._template.new_context(variables)):
+            for piece in self._template.root_render_func(self._context(variables)):
                 pieces.append(piece)
                 length += len(piece)
                 if length > MAX_PROMPT_CHARS:
@@ -227,6 +229,12 @@ class _Part:
             reason = f"{self._where} gives more than {MAX_PROMPT_CHARS:,} characters for this row"
             raise RowError(FailureKind.TEMPLATE_ERROR, reason)
         return "".join(pieces)
+
+    def _context(self, variables: dict[str, Any]) -> Context:
+        # Template.new_context walks a ChainMap of globals each time, which takes longer than a small template.
+        template = self._template
+        parent = {**self._globals, **variables}
+        return template.environment.context_class(template.environment, parent, template.name, template.blocks)
 
     def _line(self, trace: TracebackType | None) -> int:
         line = 1

@@ -5,6 +5,7 @@ last line that a kill tore is left out; every record whose `append` had returned
 `SegmentWriter.sync`.
 """
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 
+# A pickle begins with its own protocol mark, never with this.
+_SETTLED_MARK = b"settled:"
 _LLM = CallType.LLM
 _OK = FailureKind.OK
 _USAGE = itemgetter(*(field.name for field in fields(Usage)))
@@ -109,6 +112,22 @@ class SettledAnswer:
             self.cost_usd,
             self.reason,
         )
+
+
+def pack_settled(settled: SettledAnswer) -> bytes:
+    """Return it as bytes that `is_settled` tells from a packed ModelRequest."""
+    return _SETTLED_MARK + pickle.dumps(settled, pickle.HIGHEST_PROTOCOL)
+
+
+def is_settled(packed: bytes) -> bool:
+    """Say whether bytes come from `pack_settled`."""
+    return packed.startswith(_SETTLED_MARK)
+
+
+def unpack_settled(packed: bytes) -> SettledAnswer:
+    """Return the answer of `pack_settled`."""
+    settled: SettledAnswer = pickle.loads(packed[len(_SETTLED_MARK) :])  # noqa: S301 - packed in this pipeline
+    return settled
 
 
 def _settled(kind: str, usage: tuple[Any, ...], is_repair: bool, *rest: Any) -> SettledAnswer:
