@@ -9,6 +9,7 @@ import gc
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ from transforms.storage.audit_rows import seal_run
 from transforms.storage.lease import Lease
 from transforms.storage.objects import read_bytes
 from transforms.storage.runs import RunFolder, finish_run, new_run_id, start_run, unfinished_runs
+
+_LEASE_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,30 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
     with Lease(str(Path(job.output) / "ledger"), run_id) as lease:
         seal_crashed_runs(job.output)
         prepared = prepare(request.loaded, run_id)
-        result = _run(request, prepared, on_prepared)
-        if lease.lost:
-            structlog.get_logger("rowbeam").warning("lease_lost", run_id=run_id, output=job.output)
-        return result
+        with _stop_when_lost(lease, run_id):
+            return _run(request, prepared, on_prepared)
+
+
+@contextmanager
+def _stop_when_lost(lease: Lease, run_id: str) -> Iterator[None]:
+    """Send no more calls from this process once another run has taken the output over."""
+    done = threading.Event()
+
+    def watch() -> None:
+        from transforms import _worker
+
+        while not done.wait(_LEASE_LOOK_S):
+            worker = _worker.current()
+            if lease.lost and worker is not None:
+                structlog.get_logger("rowbeam").error("lease_lost", run_id=run_id)
+                worker.pool.give_up("this run lost its lease on the output (another run may have taken it over)")
+                return
+
+    threading.Thread(target=watch, name="rowbeam-lease-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def seal_crashed_runs(output: str) -> None:

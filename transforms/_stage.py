@@ -3,7 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from apache_beam import metrics
+from apache_beam import metrics, pvalue
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.utils.windowed_value import WindowedValue
 
 REQUESTS = "requests"
 ANSWERS = "answers"
@@ -19,6 +22,13 @@ ENDS = "ends"
 
 #: Live counts of this process, "Stage/name" to count: what the progress display shows of a local run.
 live: Counter[str] = Counter()
+
+
+def at_bundle_end(item: Any) -> Any:
+    """Wrap an element, tagged or not, as Beam wants what `finish_bundle` yields."""
+    if isinstance(item, pvalue.TaggedOutput):
+        return pvalue.TaggedOutput(item.tag, at_bundle_end(item.value))
+    return WindowedValue(item, MIN_TIMESTAMP, (GlobalWindow(),))
 
 
 class Counters:

@@ -6,6 +6,7 @@ up before in this run, so its records are read first and only requests without a
 flight when a worker died may be sent again: that is the only case (P2).
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,12 +16,9 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import orjson
 from apache_beam import pvalue
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
-from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import _worker
-from transforms._stage import CALLS, PENDING, Counters
+from transforms._stage import CALLS, PENDING, Counters, at_bundle_end
 from transforms.providers.session import Batch, SessionItem, Stop, pending_request
 from transforms.records.answer import PendingRequest
 from transforms.records.call import BatchOpened, CallRecord
@@ -30,6 +28,8 @@ from transforms.records.run import CallSettings
 from transforms.rules.fingerprint import batch_id, custom_id
 from transforms.storage.ledger import SettledAnswer, recorded_batch
 from transforms.storage.objects import create_if_absent
+
+_LOG = logging.getLogger("rowbeam.calls")
 
 
 class CallModelResult(NamedTuple):
@@ -90,11 +90,7 @@ class _CallGroupDoFn(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[Any]:
         for result in self._session.drain():
-            out = self._out(result)
-            if isinstance(out, pvalue.TaggedOutput):
-                yield pvalue.TaggedOutput(out.tag, WindowedValue(out.value, MIN_TIMESTAMP, (GlobalWindow(),)))
-            else:
-                yield WindowedValue(out, MIN_TIMESTAMP, (GlobalWindow(),))
+            yield at_bundle_end(self._out(result))
         self._worker.segment.sync()
         self._count()
 
@@ -122,6 +118,7 @@ class _CallGroupDoFn(beam.DoFn):
             )
         )
         facts = {"batch_id": batch.batch_id, "run_id": settings.run_id, "taken_at_us": now_us}
+        _LOG.info("batch_taken_up", extra={**facts, "requests": len(requests)})
         if create_if_absent(marker, orjson.dumps(facts)):
             return {}
         known, batch.next_index = recorded_batch(settings.ledger, settings.run_id, batch.batch_id)

@@ -41,15 +41,15 @@ _CSV_GOOD = {"a", "e", "g", "h"}
 _JSONL = (
     b'{"id": "a", "text": "good", "by": {"name": "ann"}}\n',
     b'{"id": "b", "text": \n',  # line 2
-    b'{"id": "c", "text": "good"}\n',  # line 3: the template names what it does not have
+    b'{"id": "c", "text": "good"}\n',  # line 3: no key that the template names
     b'["no", "object"]\n',  # line 4
     b'{"text": "no key"}\n',  # line 5
-    b'{"id": "d", "text": "good", "by": {"name": "dan"}}\n',
+    b'{"id": "d", "text": "good", "by": {"name": "dan"}, "note": "has a default"}\n',
     b'{"id": "e", "text": "bad \xff"}\n',  # line 7
 )
 _JSONL_BAD = {
     2: ("read", "malformed_row"),
-    3: ("render", "template_error"),
+    3: ("render", "missing_column"),
     4: ("read", "malformed_row"),
     5: ("identify", "missing_key"),
     7: ("read", "undecodable"),
@@ -78,7 +78,9 @@ def test_each_bad_row_is_a_dead_letter_with_its_line_and_all_others_are_enriched
 ) -> None:
     """Every bad line is told with its stage, kind, place and text; only good rows are asked about."""
     types = {"stars": "integer"} if name.endswith("csv") else {}
-    template = "{{ row.text }}" if name.endswith("csv") else "{{ row.text }} By {{ row.by.name }}"
+    template = (
+        "{{ row.text }}" if name.endswith("csv") else "{{ row.text }} By {{ row.by.name }} {{ row.note | default('') }}"
+    )
     job = make_job(input={"path": name, "types": types}, prompt={"template": template}, on_failure=on_failure)
     (job.parent / name).write_bytes(b"".join(lines))
     result = run(job, runner=runner)

@@ -28,6 +28,17 @@ def test_every_row_is_in_one_part(tmp_path, file_format, cost):
     assert {str(row["cost"]).rstrip("0") for row in found} == {str(cost)}
 
 
+@pytest.mark.parametrize(
+    ("file_format", "short"),
+    [("parquet", {"id": 1, "text": None, "cost": None}), ("jsonl", {"id": 1})],
+)
+def test_a_column_that_a_row_lacks_is_null_in_parquet(tmp_path, file_format, short):
+    """JSONL input may lack keys; a table has every column, JSON lines have the row as it is."""
+    full = {"id": 2, "text": "t", "cost": None}
+    given = write(str(tmp_path / "e"), [{"id": 1}, full], file_format)
+    assert sorted(read_parts(str(tmp_path / "e"), given), key=lambda row: row["id"]) == [short, full]
+
+
 def test_no_rows_leave_no_part(tmp_path):
     """Whoever closes the run writes an empty file where one is wanted."""
     assert write(str(tmp_path / "e"), [], "parquet") == []

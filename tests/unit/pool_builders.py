@@ -217,9 +217,13 @@ def make_desk(
     provider: Any = None,
     key: str | None = KEY,
     bundle_size: int = 8,
+    proven: bool = True,
     **settings: Any,
 ) -> Iterator[Desk]:
-    """Open a pool over a transport factory (None: real HTTP); settings are the job's `pool`."""
+    """Open a pool over a transport factory (None: real HTTP); settings are the job's `pool`.
+
+    proven: as if a first call had gone well, so that calls overlap from the start.
+    """
     provider = provider or make_provider(model, None)
     ledger: list[CallRecord | BatchEnded] = []
     pool = CallPool(
@@ -231,6 +235,7 @@ def make_desk(
         record=record or ledger.append,
         transport=transport,
     )
+    pool._admission._is_proven = proven
     try:
         yield Desk(pool, ledger)
     finally:

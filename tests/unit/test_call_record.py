@@ -1,6 +1,7 @@
 """rules/call_record.py: what ledger and audit say about one exchange, and what they must not say."""
 
 import hashlib
+from dataclasses import replace
 from decimal import Decimal
 
 import orjson
@@ -215,3 +216,25 @@ def test_deep_json_does_not_break_the_record():
 def test_the_reason_is_one_sentence(outcome, words):
     """Each end that is not OK says what happened, and the cure where there is one."""
     assert words in reason_of(outcome)
+
+
+def test_a_reply_that_repeats_the_key_is_cleaned_before_it_travels():
+    """Its text and the model's name lose the run's own key; all else of the reply is as it was (P9)."""
+    reply = make_reply(text=f"your key is {KEY}!")
+    cleaned = make_recorder(PROVIDER).clean(replace(reply, response_model=f"gpt {KEY}"))
+    assert cleaned == replace(reply, text="your key is [redacted]!", response_model="gpt [redacted]")
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        pytest.param(make_reply(), id="plain answer"),
+        pytest.param(make_reply(text="a key looks like sk-abcdEFGH1234_-abcdEFGH"), id="only looks like a key"),
+        pytest.param(make_reply(K.REFUSAL, None, FinishReason.REFUSAL), id="no text"),
+        pytest.param(make_reply(text=""), id="empty text"),
+        pytest.param(CallError(K.SERVER_ERROR, f"broken {KEY}"), id="error"),
+    ],
+)
+def test_any_other_outcome_is_left_as_it_is(outcome):
+    """The same object comes back: an answer is data, and an error's words are cleaned where they are shown."""
+    assert make_recorder(PROVIDER).clean(outcome) is outcome

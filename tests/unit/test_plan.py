@@ -74,6 +74,18 @@ def test_rows_that_fail_before_any_call_are_counted_with_examples(
     assert plan["requests"]["to_send"] == 1
 
 
+def test_a_line_without_a_key_that_the_template_uses_is_not_asked_about(tmp_path: Path) -> None:
+    """As in a run: a null is asked about, an absent key is not, and one with a default is."""
+    (tmp_path / "rows.jsonl").write_text(
+        '{"id": "A", "text": "x", "by": "ann"}\n{"id": "B", "text": null}\n{"id": "C"}\n', encoding="utf-8"
+    )
+    template = "Rate: {{ row.text }} by {{ row.by | default('anyone') }}"
+    plan = make_plan(prepared_job(tmp_path, input={"path": "rows.jsonl", "key": ["id"]}, prompt={"template": template}))
+    assert plan["rows"] == {"in": 3, "asked": 2, "failed": 1}
+    assert [(one["stage"], one["kind"], one["rows"]) for one in plan["failures"]] == [("render", "missing_column", 1)]
+    assert plan["failures"][0]["examples"][0]["source"] == "rows.jsonl:3"
+
+
 def test_a_template_that_fails_on_a_row_is_counted(tmp_path: Path) -> None:
     """Other rows are asked all the same."""
     job = prepared_job(tmp_path, "id,text\nA,1\nB,x\n", prompt={"template": "{{ 2 / (row.text | int) }}"})

@@ -238,6 +238,20 @@ def test_the_wait_a_429_asks_for_is_kept():
     assert sum(call.waited_ms for call in desk.calls) >= 250
 
 
+def test_a_lone_429_among_answers_makes_only_its_own_request_wait():
+    """The others go on at once and as many at a time; the refused one is asked again when its wait is over."""
+    script = scripted(a=[error(429, retry_after_ms="300"), None])
+    with make_desk(script, max_in_flight=2) as desk:
+        found = [name_of(end) for end in desk.stream(["w", "a", *[str(n) for n in range(20)]])]
+    assert found[-1] == "a"
+    refused = next(sent for sent in script.sent if sent.name == "a")
+    last = script.sent[-1]
+    assert (last.name, last.attempt) == ("a", 2)
+    assert last.at - refused.at >= 0.3
+    assert max(sent.at for sent in script.sent[:-1]) - refused.at < 0.2
+    assert len(script.sent) == 23
+
+
 def test_a_429_uses_up_no_tries():
     """The pool was too fast, the request is not hopeless: only its deadline ends it."""
     script = scripted(a=[*[error(429, retry_after_ms="1")] * 5, None])
@@ -273,12 +287,13 @@ def test_a_request_and_all_its_tries_end_at_the_deadline(monkeypatch):
 @pytest.mark.parametrize("mode", ["per_request", "serial_bundle"])
 def test_a_request_whose_deadline_passes_while_limits_hold_it_is_not_sent_again(mode):
     """A try without time to answer would be paid for nothing."""
-    script = scripted(a=[error(429, retry_after_ms="350")], b=[(0.03, error(500))])
+    refused = ["r1", "r2", "r3"]
+    script = scripted(b=[(0.03, error(500))], **{name: [error(429, retry_after_ms="350")] for name in refused})
     with make_desk(script, mode=mode, deadline=0.2) as desk:
-        results = desk.ask(["b"], ["a"])
-    assert kinds(results) == {"a": FailureKind.RATE_LIMITED, "b": FailureKind.SERVER_ERROR}
+        results = desk.ask(["b"], refused)
+    assert kinds(results) == {"b": FailureKind.SERVER_ERROR} | dict.fromkeys(refused, FailureKind.RATE_LIMITED)
     assert "the deadline of 0.2 s passed before another try" in results["b"].reason
-    assert script.attempts == {"a": 1, "b": 1}
+    assert script.attempts == dict.fromkeys(["b", *refused], 1)
     assert results["b"].call_id in {call.call_id for call in desk.calls}
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.pool_builders import MODEL, Script, completion, ends, error, in_thread, kinds, make_desk, pairs
+from tests.unit.pool_builders import MODEL, Script, by_name, completion, ends, error, in_thread, kinds, make_desk, pairs
 from transforms.providers import make_provider
 from transforms.providers.session import Batch
 from transforms.records.answer import ModelAnswer, PendingRequest
@@ -17,9 +17,10 @@ from transforms.records.failure import FailureKind
 
 
 @pytest.fixture(autouse=True)
-def _no_jitter(monkeypatch):
-    """Own waits are drawn from zero up; draw zero."""
+def _no_waits(monkeypatch):
+    """Own waits are drawn from zero up; draw zero. A session sees at once that the pool has failed."""
     monkeypatch.setattr("transforms.providers.pool.random", SimpleNamespace(random=lambda: 0.0))
+    monkeypatch.setattr("transforms.providers.session._FAILURE_CHECK_S", 0.02)
 
 
 REFUSALS = [
@@ -58,6 +59,63 @@ def test_a_refusal_of_the_account_stops_the_run(refusal, kind, mode):
     first = desk.ends[0]
     assert (first.status, first.succeeded, first.failed, first.pending) == ("stopped", 1, 0, 6)
     assert sorted(str(call.kind) for call in desk.calls) == sorted(["ok", str(kind)])
+
+
+@pytest.mark.parametrize("mode", ["per_request", "serial_bundle"])
+@pytest.mark.parametrize(("refusal", "kind"), REFUSALS)
+def test_a_wrong_key_or_model_costs_one_request(refusal, kind, mode):
+    """The first call goes out alone: its refusal leaves all others unsent, whatever may be in flight at a time."""
+    script = Script(lambda sent: _later(0.03, refusal))
+    with make_desk(script, mode=mode, max_in_flight=50, bundle_size=2, proven=False) as desk:
+        results = desk.ask([f"a{n}" for n in range(30)], [f"b{n}" for n in range(30)])
+    assert script.names() == ["a0"]
+    assert {(type(result), result.kind) for result in results.values()} == {(PendingRequest, kind)}
+    assert len(results) == 60
+
+
+@pytest.mark.parametrize("mode", ["per_request", "serial_bundle"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(completion("ok"), id="answer"),
+        pytest.param(error(400), id="bad request"),
+        pytest.param(error(503, retry_after_ms="1"), id="overloaded"),
+    ],
+)
+def test_once_the_first_call_has_ended_calls_overlap(first, mode):
+    """Whatever it brought but a refusal of the account; until then nothing else is sent."""
+
+    async def reply(sent):
+        return await _later(0.03, first if sent is script.sent[0] else completion("ok"))
+
+    script = Script(reply)
+    with make_desk(script, mode=mode, max_in_flight=4, bundle_size=2, proven=False) as desk:
+        assert len(desk.ask([str(n) for n in range(12)])) == 12
+    assert script.sent[1].at - script.sent[0].at >= 0.03
+    assert script.peak >= 3
+
+
+@pytest.mark.parametrize("mode", ["per_request", "serial_bundle"])
+def test_a_first_call_that_hangs_does_not_hold_the_rest_for_long(mode, monkeypatch):
+    """After the time that the first call has to itself the others are sent, and answered before it."""
+    monkeypatch.setattr("transforms.providers.admission._PROOF_S", 0.1)
+
+    async def reply(sent):
+        return await _later(0.5 if sent.name == "hangs" else 0.0, completion("ok"))
+
+    script = Script(reply)
+    with make_desk(script, mode=mode, max_in_flight=4, bundle_size=1, proven=False) as desk:
+        found = list(by_name(desk.stream(["hangs", "a", "b", "c"])))
+    assert found[-1] == "hangs"
+    waited = [sent.at - script.sent[0].at for sent in script.sent[1:]]
+    assert len(waited) == 3
+    assert min(waited) >= 0.09
+    assert max(waited) < 0.4
+
+
+async def _later(wait_s, given):
+    await asyncio.sleep(wait_s)
+    return given
 
 
 def test_a_request_that_waits_for_another_try_is_handed_back_when_the_run_stops():

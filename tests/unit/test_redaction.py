@@ -36,6 +36,44 @@ def test_a_known_secret_is_found_in_every_form(written):
     assert not any(part in cleaned for part in ("canary", "42", "rd/", "rd%2F"))
 
 
+ESCAPERS = {
+    "JSON": json.dumps,
+    "JSON in Unicode": lambda text: json.dumps(text, ensure_ascii=False),
+    "repr": repr,
+}
+
+
+@pytest.mark.parametrize("outer", ESCAPERS)
+@pytest.mark.parametrize("middle", ESCAPERS)
+@pytest.mark.parametrize("inner", ESCAPERS)
+@pytest.mark.parametrize(
+    "secret", [SECRET, 'it\'s "both" \\ quotes', "tab\there-and-newline\n"], ids=["odd", "quotes", "control"]
+)
+def test_a_known_secret_is_found_under_escapes_upon_escapes(secret, inner, middle, outer):
+    """A log line quotes an error that quotes a reply that quotes the key: nothing of it remains at any depth."""
+    redactor = Redactor([secret])
+    once = ESCAPERS[inner](f"key <{secret}>")
+    twice = ESCAPERS[middle](f"body {once}")
+    thrice = ESCAPERS[outer](f"error {twice}")
+    for written in (once, twice, thrice):
+        assert "<[redacted]>" in redactor.text(written)
+
+
+def test_an_ordinary_key_has_few_forms():
+    """Escapes change nothing in it, so that looking for it stays quick: as it is, and inside Base64."""
+    assert repr(Redactor(["sk-proj-abcDEF0123456789_x"])) in {f"Redactor({count} forms)" for count in range(2, 8)}
+
+
+def test_an_answer_keeps_what_only_looks_like_a_key():
+    """`own` takes out the secrets it was given, in every form, and leaves data alone; `text` takes out both."""
+    lookalike = "a sample key is sk-abcdEFGH1234_-abcdEFGH, sent as Bearer abc.DEF-123456"
+    assert REDACTOR.own(lookalike) is lookalike
+    assert REDACTOR.text(lookalike) == "a sample key is [redacted], sent as Bearer [redacted]"
+    for written in (SECRET, json.dumps(SECRET)[1:-1], quote(SECRET)):
+        assert REDACTOR.own(f"{lookalike} and {written}.") == f"{lookalike} and [redacted]."
+    assert Redactor().own(SECRET) is SECRET
+
+
 @given(st.text(st.characters(codec="ascii", exclude_characters=":"), max_size=5), st.booleans())
 def test_a_known_secret_is_found_inside_basic_credentials(user, urlsafe):
     """Base64 shifts with the user's name; the secret is found at every shift."""

@@ -13,17 +13,19 @@ Not guaranteed: that a request whose reply was lost was not run by the provider.
 """
 
 import asyncio
+import logging
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 
 from transforms.providers.admission import Admission, WaitingJobs
 from transforms.providers.base import Provider
 from transforms.providers.breaker import Dead
 from transforms.providers.session import Batch, CallSession, Job, LastTry, Stop
-from transforms.providers.transport import HttpTransport, raise_file_limit, transport_error
+from transforms.providers.transport import Connections, HttpTransport, raise_file_limit, transport_error
 from transforms.records.call import BatchEnded, CallRecord
 from transforms.records.errors import InternalError
 from transforms.records.failure import RUN_STOPPING, SETTLED, FailureKind
@@ -32,6 +34,7 @@ from transforms.records.settings import BatchingSettings, PoolSettings
 from transforms.rules.call_record import CallRecorder, reason_of
 from transforms.rules.retry import GiveUp, RetryPolicy
 
+_LOG = logging.getLogger("rowbeam.calls")
 _MIN_TIMEOUT_S = 0.001  # no try is given less
 _BUNDLE_POLL_S = 0.05
 
@@ -40,11 +43,9 @@ class CallPool:
     """Makes calls for one run in one process. Thread-safe: `open` and `close` from any thread.
 
     Args:
-        provider: how requests and replies look.
-        key: the secret, or None.
+        provider: how requests and replies look; key: the secret, or None.
         settings: limits; batching: whether requests travel singly or in serial bundles.
-        recorder: builds call records.
-        record: stores one record durably; called on the loop's thread; an exception ends the run.
+        recorder: builds call records; record: stores one durably; called on the loop's thread; an exception ends the run.
         transport: makes a transport with a number of connections (None: as many as needed).
     """
 
@@ -70,21 +71,17 @@ class CallPool:
         self.failure: BaseException | None = None
         self._key = key
         self._record = record
-        self._make_transport = transport or (lambda connections: HttpTransport(connections=connections))
+        self._connections = Connections(transport or (lambda limit: HttpTransport(connections=limit)))
         self._policy = RetryPolicy(max_attempts=settings.max_attempts, deadline_s=settings.deadline)
         self.max_in_flight = min(settings.max_in_flight, max(1, raise_file_limit(settings.max_in_flight + 256) - 256))
         self.high_water = 2 * self.max_in_flight
         self._admission = Admission(provider, settings, self.max_in_flight)
         self._waiting = WaitingJobs()
-        self._lanes: list[HttpTransport] = []
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
-        self._main: HttpTransport | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="rowbeam-calls", daemon=True)
         self._thread.start()
-
-    # -- from any thread ------------------------------------------------------------------------------------------
 
     def open(self) -> CallSession:
         """Return a session for one bundle."""
@@ -107,12 +104,14 @@ class CallPool:
             self._thread.join(timeout=30)
             self._loop.close()
 
+    def give_up(self, reason: str) -> None:
+        """Send no more: what waits ends pending, what is in flight is waited for."""
+        self._loop.call_soon_threadsafe(self._give_up, reason)
+
     @property
     def in_flight(self) -> int:
         """Calls sent and not yet ended."""
         return self._admission.in_flight
-
-    # -- on the loop's thread -------------------------------------------------------------------------------------
 
     async def _close(self) -> None:
         self._fail(InternalError("the pool of calls was closed while answers were still waited for"))
@@ -121,8 +120,7 @@ class CallPool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for transport in [*self._lanes, *([self._main] if self._main else [])]:
-            await transport.close()
+        await self._connections.close()
 
     def _accept(self, jobs: list[Job]) -> None:
         self.accepted += len(jobs)
@@ -186,18 +184,13 @@ class CallPool:
 
     async def _call_in_turn(self, jobs: list[Job]) -> None:
         if self.batching.mode != "serial_bundle":
-            if self._main is None:
-                self._main = self._make_transport(None)
-            await self._call(jobs[0], self._main)
+            await self._call(jobs[0], self._connections.shared())
             return
-        lane = self._lanes.pop() if self._lanes else self._make_transport(1)
-        try:
+        with self._connections.lane() as lane:
             await self._call(jobs[0], lane)
             for job in jobs[1:]:
                 if await self._admitted(job):
                     await self._call(job, lane)
-        finally:
-            self._lanes.append(lane)
 
     async def _admitted(self, job: Job) -> bool:
         """Wait until a later member of a bundle may be sent; False when it has ended unsent."""
@@ -278,14 +271,15 @@ class CallPool:
 
     def end_batch(self, batch: Batch) -> None:
         """Record that the last request of a group has ended."""
-        self._record(batch.ended(self.recorder.run_id, time.time_ns() // 1000))
-
-    # -- stopping -------------------------------------------------------------------------------------------------
+        record = batch.ended(self.recorder.run_id, time.time_ns() // 1000)
+        self._record(record)
+        _LOG.info("batch_ended", extra=asdict(record))
 
     def _give_up(self, reason: str, kind: FailureKind | None = None) -> Stop:
         """Send no more; the first reason stays."""
         if self.stop is None:
             self.stop = Stop(reason=self.recorder.redactor.text(reason), kind=kind)
+            _LOG.warning("calls_stopped", extra={"run_id": self.recorder.run_id, "reason": self.stop.reason})
         self._leave_waiting()
         return self.stop
 

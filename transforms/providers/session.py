@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transforms.providers.pool import CallPool
 
 
+#: How often a session that waits looks whether the pool has failed, seconds.
+_FAILURE_CHECK_S = 1.0
+
 #: What a session yields: the end of a request, or the record of a try.
 SessionItem = ModelAnswer | PendingRequest | CallRecord
 
@@ -190,7 +193,7 @@ class CallSession:
         with self._changed:
             if block:
                 while not self._done.results and self._done.outstanding and self._pool.failure is None:
-                    self._changed.wait(timeout=1.0)
+                    self._changed.wait(timeout=_FAILURE_CHECK_S)
             if self._pool.failure is not None:
                 raise self._pool.failure
             taken = list(self._done.results)

@@ -20,6 +20,8 @@ import asyncio
 import resource
 import urllib.request
 from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import aiohttp
@@ -202,6 +204,39 @@ class HttpTransport:
                 raise BodyTooLargeError(f"more than {self._max_body_bytes} bytes")
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+class Connections:
+    """A pool's transports, made when first needed: one that all calls share, and lanes of one connection each.
+
+    Args:
+        make: makes a transport with at most so many connections (None: as many as needed).
+    """
+
+    def __init__(self, make: Callable[[int | None], HttpTransport]) -> None:
+        self._make = make
+        self._shared: HttpTransport | None = None
+        self._lanes: list[HttpTransport] = []
+
+    def shared(self) -> HttpTransport:
+        """Return the transport without a limit of its own."""
+        if self._shared is None:
+            self._shared = self._make(None)
+        return self._shared
+
+    @contextmanager
+    def lane(self) -> Iterator[HttpTransport]:
+        """Lend a lane that nobody else uses meanwhile; its connection serves the next borrower, too."""
+        lane = self._lanes.pop() if self._lanes else self._make(1)
+        try:
+            yield lane
+        finally:
+            self._lanes.append(lane)
+
+    async def close(self) -> None:
+        """Close all connections, once nothing is lent any more."""
+        for transport in [*self._lanes, *([self._shared] if self._shared else [])]:
+            await transport.close()
 
 
 class _Proxy(NamedTuple):

@@ -10,7 +10,7 @@ class RawRow:
     """One readable input row, not yet identified.
 
     Attributes:
-        values: column name to typed value, in the input's column order.
+        values: column name to typed value, in the input's column order; without the keys that a JSONL line lacks.
         path: the file as the job named it (after glob expansion).
         line: 1-based physical line where the row begins; for Parquet the 1-based row number in the file.
     """

@@ -45,7 +45,13 @@ def row_key(values: dict[str, object], key_columns: Sequence[str]) -> str:
 
 
 def content_sha256(values: dict[str, object]) -> str:
-    """Give the hex digest of a row's content: names, types and values, whatever the order of the columns."""
+    """Give the hex digest of a row's content: names, types and values, whatever the order of the columns.
+
+    A null column counts as an absent one, since tables can't tell them apart: a row read back from an enriched file
+    has the digest of the line it came from, and a column that other rows have changes none.
+    """
+    if None in values.values():
+        values = {name: value for name, value in values.items() if value is not None}
     try:
         canonical = orjson.dumps(values, default=_tagged, option=_CANONICAL)
     except TypeError:  # an integer beyond 64 bits, a lone surrogate: what orjson has no form for
@@ -129,7 +135,7 @@ def _key_text(value: Any, column: str) -> str:
     if value is None or value == "":
         raise RowError(
             FailureKind.MISSING_KEY,
-            f"key column {column} is {'null' if value is None else 'empty'}; fill it in, or choose another input.key",
+            f"key column {column} is {'missing or null' if value is None else 'empty'}; fill it in, or choose another input.key",
         )
     return _other_key_text(value, column)
 

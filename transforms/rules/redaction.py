@@ -29,6 +29,7 @@ _KEY_NAMES = frozenset(
         "ocp-apim-subscription-key",
     }
 )
+_QUOTING_LEVELS = 3
 _QUOTES = r"""(?:\\?["'])?"""
 # (markers, pattern): a pattern is tried only where one of its markers occurs in the lower-cased text, because looking
 # for markers is many times faster. Group 1 stays.
@@ -117,17 +118,18 @@ def _forms(secret: str) -> set[str]:
     raw = secret.encode("utf-8", "surrogatepass")
     plain = {
         secret,
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
         quote(raw, safe=""),
         quote(raw),
         quote_plus(raw),
     }
     # A log line quotes an error that quotes a reply: escapes upon escapes, where the secret has anything to escape.
-    for _ in range(2):
-        plain |= {escaped(form)[1:-1] for form in plain for escaped in (json.dumps, repr)}
+    for _ in range(_QUOTING_LEVELS):
+        plain |= {escaped(form)[1:-1] for form in plain for escaped in (json.dumps, _unicode_json, repr)}
     return plain | {form for shift in range(3) for form in _base64_forms(raw, shift)}
+
+
+def _unicode_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _base64_forms(raw: bytes, shift: int) -> tuple[str, str]:

@@ -1,8 +1,9 @@
 r"""JSON Lines files: the columns their first lines show, and their rows as a stream.
 
 One object per line, lines end at "\n" only. Every physical line ends in exactly one RawRow or DeadLetter, or is
-blank (skipped). A key that is absent is null; a key that is no column makes the row a dead letter, since dropping
-it in silence would lose data.
+blank (skipped). A key that a line lacks is absent from its row's values, so that a template that uses it fails rather
+than asks about nothing; a key that is no column makes the row a dead letter, since dropping it in silence would lose
+data.
 """
 
 import json
@@ -26,6 +27,8 @@ SAMPLE_BYTES = 64 << 20
 
 #: Objects and lists inside each other, at most.
 MAX_DEPTH = 100
+
+_ABSENT = object()
 
 # orjson turns integers beyond 64 bits into floats of at least this size.
 _LONG_FLOAT = 2.0**63
@@ -99,9 +102,10 @@ class _RowMaker:
 
     def _typed(self, parsed: dict[str, Any], raw: bytes, line: int) -> RawRow | DeadLetter:
         values: dict[str, Any] = {}
-        get = parsed.get
         for name, convert in self._columns:
-            value = get(name)
+            value = parsed.get(name, _ABSENT)
+            if value is _ABSENT:
+                continue
             if value is not None:
                 try:
                     value = convert(value)
