@@ -160,12 +160,18 @@ class FinishRows(beam.PTransform):
 def main(argv: list[str] | None = None) -> int:
     """Run a job as a plain Beam program; returns the exit code of DESIGN section 6."""
     from pipelines.job import load_job
+    from pipelines.mishaps import judge
     from pipelines.options import EnrichOptions
     from pipelines.run import RunRequest, run_job
 
     arguments = sys.argv[1:] if argv is None else argv
     options = EnrichOptions(arguments)
-    result = run_job(RunRequest(load_job(options.job, options.set), arguments))
+    try:
+        result = run_job(RunRequest(load_job(options.job, options.set), arguments))
+    except Exception as error:  # noqa: BLE001 - whatever it was, a scheduler gets its sentence and its exit code
+        mishap = judge(error, running=True)
+        print(f"rowbeam: {mishap.sentence}", file=sys.stderr)  # noqa: T201
+        return mishap.exit_code
     print(result.sentence or f"done: {result.summary['outputs']['enriched']}", file=sys.stderr)  # noqa: T201
     return result.exit_code
 

@@ -24,6 +24,7 @@ import structlog
 from pipelines.job import LoadedJob
 from pipelines.prepare import PreparedJob, prepare
 from pipelines.summary import EXIT_BROKEN, EXIT_DONE, RunResult, check_files, summarise
+from transforms.records.errors import OutputBusyError
 from transforms.storage.audit_rows import seal_run
 from transforms.storage.lease import Lease
 from transforms.storage.objects import read_bytes
@@ -63,7 +64,7 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
         seal_crashed_runs(job.output)
         prepared = prepare(request.loaded, run_id)
         with _stop_when_lost(lease, run_id):
-            return _run(request, prepared, on_prepared)
+            return _run(request, prepared, on_prepared, lease)
 
 
 @contextmanager
@@ -95,7 +96,9 @@ def seal_crashed_runs(output: str) -> None:
         structlog.get_logger("rowbeam").info("crashed_run_sealed", run_id=crashed, **counts)
 
 
-def _run(request: RunRequest, prepared: PreparedJob, on_prepared: Callable[[PreparedJob], None] | None) -> RunResult:
+def _run(
+    request: RunRequest, prepared: PreparedJob, on_prepared: Callable[[PreparedJob], None] | None, lease: Lease
+) -> RunResult:
     # Beam takes a second to import: only commands that run a pipeline pay for it.
     from pipelines.runners import beam_options, runner_name
 
@@ -108,6 +111,11 @@ def _run(request: RunRequest, prepared: PreparedJob, on_prepared: Callable[[Prep
     if on_prepared:
         on_prepared(prepared)
     _run_pipeline(prepared, options)
+    if lease.lost:
+        raise OutputBusyError(
+            f"this run lost its lease on {prepared.job.output}, so its files don't count; its answers are in the "
+            f"ledger: run the job again when no other run is at work (rowbeam status says)"
+        )
     totals = orjson.loads(read_bytes(prepared.run.totals))
     if not totals["rows"]["broken"]:
         check_files(prepared, totals)

@@ -95,31 +95,34 @@ class _CallGroupDoFn(beam.DoFn):
         self._count()
 
     def teardown(self) -> None:
-        _worker.release(self._settings)
+        # Also after a bundle that failed: what it has queued must not be sent beside what its retry sends.
+        if hasattr(self, "_session"):
+            self._session.abandon()
+        if hasattr(self, "_worker"):
+            _worker.release(self._settings)
 
     def _take_up(self, batch_key: str, requests: list[ModelRequest], batch: Batch) -> dict[str, SettledAnswer]:
         """Mark the group as taken up; return what an earlier try of it in this run has settled."""
         settings = self._settings
         now_us = time.time_ns() // 1000
-        marker = str(Path(settings.ledger) / "batches" / batch_key / f"taken-{settings.run_id}.json")
+        folder = Path(settings.ledger) / "batches" / batch_key
         members = tuple((custom_id(settings.run_id, r.request_id), r.request_id) for r in requests)
         provider = self._worker.provider
         # Before the marker: a group that is marked is on record, so no call can be without its batch.
         self._worker.segment.append(
             BatchOpened(
-                batch_id=batch.batch_id,
-                batch_key=batch_key,
-                run_id=settings.run_id,
-                mode=settings.batching.mode,
-                provider_name=provider.name,
-                request_model=provider.request_model,
-                submitted_at_us=now_us,
-                members=members,
+                batch.batch_id,
+                batch_key,
+                settings.run_id,
+                settings.batching.mode,
+                *(provider.name, provider.request_model, now_us, members),
             )
         )
         facts = {"batch_id": batch.batch_id, "run_id": settings.run_id, "taken_at_us": now_us}
         _LOG.info("batch_taken_up", extra={**facts, "requests": len(requests)})
-        if create_if_absent(marker, orjson.dumps(facts)):
+        while not create_if_absent(str(folder / f"taken-{settings.run_id}-{batch.tries}.json"), orjson.dumps(facts)):
+            batch.tries += 1
+        if not batch.tries:
             return {}
         known, batch.next_index = recorded_batch(settings.ledger, settings.run_id, batch.batch_id)
         return known

@@ -17,7 +17,7 @@ from transforms.records.request import RequestGroup
 from transforms.records.settings import BatchingSettings
 from transforms.rules.fingerprint import batch_key, stable_shard
 
-#: Requests handed to GroupIntoBatches as one element; a group has at most group_size // PACKET_SIZE of them.
+#: At most so many requests are handed to GroupIntoBatches as one element.
 PACKET_SIZE = 25
 
 Packet = list[tuple[str, bytes]]
@@ -40,11 +40,12 @@ class GroupRequests(beam.PTransform):
 
     def expand(self, requests: pvalue.PCollection) -> pvalue.PCollection:
         """Key, batch, name and redistribute."""
-        packet = min(PACKET_SIZE, self._batching.group_size)
+        packets = -(-self._batching.group_size // PACKET_SIZE)
+        packet = self._batching.group_size // packets
         return (
             requests
             | "PackByShard" >> beam.ParDo(_PackByShardDoFn(self._provider, self._model, self._batching.shards, packet))
-            | "GroupIntoBatches" >> beam.GroupIntoBatches(self._batching.group_size // packet)
+            | "GroupIntoBatches" >> beam.GroupIntoBatches(packets)
             | "NameGroup" >> beam.Map(_name, self._provider, self._model)
             | "SpreadOverWorkers" >> beam.Reshuffle()
         )

@@ -7,6 +7,7 @@ gets none here either, and conservation then names it (P1). Pure; safe to retry.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import apache_beam as beam
@@ -37,14 +38,9 @@ class JoinAnswers(beam.PTransform):
 def _portion(
     _request_id: str, items: Iterable[AskedRow | RequestResult | PendingRequest]
 ) -> Iterator[RequestResult | PendingRequest]:
-    rows: list[AskedRow] = []
-    end: RequestResult | PendingRequest | None = None
-    for item in items:
-        if isinstance(item, AskedRow):
-            rows.append(item)
-        else:
-            end = item
+    end = next((item for item in items if not isinstance(item, AskedRow)), None)
     if end is None:
         return
-    for start in range(0, len(rows), MAX_RIDERS):
-        yield replace(end, riders=tuple(rows[start : start + MAX_RIDERS]), crowded=False)
+    rows = (item for item in items if isinstance(item, AskedRow))
+    while portion := tuple(islice(rows, MAX_RIDERS)):
+        yield replace(end, riders=portion, crowded=False)

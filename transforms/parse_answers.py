@@ -46,9 +46,9 @@ class ParseAnswers(beam.PTransform):
 
     def expand(self, answers: pvalue.PCollection) -> Any:
         """Parse each answer on its own."""
-        parsed = answers | "ParseAnswer" >> beam.ParDo(
-            _ParseAnswerDoFn(self._reader, self._identity, repair=self._repair)
-        ).with_outputs(REPAIRS, main="results")
+        parse = beam.ParDo(_ParseAnswerDoFn(self._reader, self._identity, repair=self._repair))
+        typed = parse.with_output_types(RequestResult, repairs=tuple[str, bytes])
+        parsed = answers | "ParseAnswer" >> typed.with_outputs(REPAIRS, main="results")
         return ParseAnswersResult(parsed["results"], parsed[REPAIRS])
 
 

@@ -41,7 +41,9 @@ class ReadAnswers(beam.PTransform):
             | "ListSegments" >> beam.Create(self._segments, reshuffle=False)
             | "SpreadSegments" >> beam.Reshuffle()
             | "ReadSegment"
-            >> beam.ParDo(_ReadSegmentDoFn()).with_output_types(tuple[str, bytes]).with_outputs(REPAIRS, main="main")
+            >> beam.ParDo(_ReadSegmentDoFn())
+            .with_output_types(tuple[str, bytes], repairs=tuple[str, bytes])
+            .with_outputs(REPAIRS, main="main")
         )
         return ReadAnswersResult(settled["main"], settled[REPAIRS])
 

@@ -47,7 +47,7 @@ class ReadRows(beam.PTransform):
         """Spread the files over the workers and read each."""
         read = (
             root
-            | "ListFiles" >> beam.Create(self._units)
+            | "ListFiles" >> beam.Create(self._units, reshuffle=False)
             | "SpreadFiles" >> beam.Reshuffle()
             | "ReadFile"
             >> beam.ParDo(_ReadFileDoFn(self._settings, self._schema)).with_outputs(FAILURES, POSITIONS, main="rows")

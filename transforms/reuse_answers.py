@@ -8,7 +8,7 @@ JoinAnswers, so that no element grows without bound. Deterministic; safe to retr
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import reduce
+from itertools import chain
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -17,7 +17,7 @@ from apache_beam import pvalue
 from transforms._stage import ANSWERS, CROWD, Counters
 from transforms.records.request import MAX_RIDERS, ModelRequest, pack, unpack
 from transforms.records.row import AskedRow
-from transforms.storage.ledger import better, is_settled, unpack_settled
+from transforms.storage.ledger import SettledAnswer, better, is_settled, unpack_settled
 
 
 class ReuseAnswersResult(NamedTuple):
@@ -45,7 +45,7 @@ class ReuseAnswers(beam.PTransform):
         """Bring requests and answers of one id together."""
         if self._settled is not None:
             requests = (requests, self._settled) | "FlattenWithLedger" >> beam.Flatten()
-        choose = beam.ParDo(_ChooseAnswerDoFn()).with_output_types(tuple[str, bytes])
+        choose = beam.ParDo(_ChooseAnswerDoFn()).with_output_types(tuple[str, bytes], crowd=tuple[str, Any])
         joined = (
             requests
             | "GroupByRequest" >> beam.GroupByKey()
@@ -59,37 +59,52 @@ class _ChooseAnswerDoFn(beam.DoFn):
         self._counters = Counters("ReuseAnswers")
 
     def process(self, keyed: tuple[str, Iterable[bytes]]) -> Iterator[Any]:
-        items = list(keyed[1])
-        if len(items) == 1 and not is_settled(items[0]):
+        items = iter(keyed[1])
+        first_item = next(items)
+        second = next(items, None)
+        if second is None and not is_settled(first_item):
             # Most requests: asked once and never before. They pass as they are.
             self._counters.add("requests_fresh")
-            yield keyed[0], items[0]
+            yield keyed[0], first_item
             return
-        settled = [unpack_settled(item) for item in items if is_settled(item)]
-        requests = [unpack(item) for item in items if not is_settled(item)]
-        if not requests:
+        shared = _Shared()
+        for item in chain((first_item,), () if second is None else (second,), items):
+            for asked in shared.take(item):
+                yield pvalue.TaggedOutput(CROWD, (keyed[0], asked))
+        if shared.first is None:
             return
-        request, crowd = share_request(requests)
-        for asked in crowd:
-            yield pvalue.TaggedOutput(CROWD, (keyed[0], asked))
-        if len(requests) > 1:
+        request = replace(shared.first, riders=tuple(shared.riders), crowded=shared.crowded)
+        if shared.count > 1:
             self._counters.add("requests_shared")
-        if settled:
-            self._counters.add("requests_reused")
-            yield pvalue.TaggedOutput(ANSWERS, reduce(better, settled).answer(request))
-        else:
+        if shared.settled is None:
             self._counters.add("requests_fresh")
             yield keyed[0], pack(request)
+        else:
+            self._counters.add("requests_reused")
+            yield pvalue.TaggedOutput(ANSWERS, shared.settled.answer(request))
 
 
-def share_request(requests: list[ModelRequest]) -> tuple[ModelRequest, list[AskedRow]]:
-    """Make equal requests one, with the first MAX_RIDERS rows; return it and the rows that must travel apart."""
-    first = min(requests, key=_variables)
-    riders = [asked for request in requests for asked in request.riders]
-    crowd = riders[MAX_RIDERS:]
-    crowded = bool(crowd) or any(request.crowded for request in requests)
-    return replace(first, riders=tuple(riders[:MAX_RIDERS]), crowded=crowded), crowd
+class _Shared:
+    """What equal requests and their known answers come to; holds one request and MAX_RIDERS rows at a time."""
 
+    def __init__(self) -> None:
+        self.first: ModelRequest | None = None
+        self.settled: SettledAnswer | None = None
+        self.riders: list[AskedRow] = []
+        self.crowded = False
+        self.count = 0
 
-def _variables(request: ModelRequest) -> str:
-    return request.hashes.variables
+    def take(self, item: bytes) -> list[AskedRow]:
+        """Take a packed request or answer; return the rows that must travel apart."""
+        if is_settled(item):
+            settled = unpack_settled(item)
+            self.settled = settled if self.settled is None else better(self.settled, settled)
+            return []
+        request = unpack(item)
+        self.count += 1
+        if self.first is None or request.hashes.variables < self.first.hashes.variables:
+            self.first = request
+        room = MAX_RIDERS - len(self.riders)
+        self.riders.extend(request.riders[:room])
+        self.crowded |= request.crowded or len(request.riders) > room
+        return list(request.riders[room:])

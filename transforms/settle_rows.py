@@ -49,9 +49,9 @@ class SettleRows(beam.PTransform):
 
     def expand(self, ends: pvalue.PCollection) -> Any:
         """Fan each end out."""
-        settled = ends | "SettleRow" >> beam.ParDo(_SettleRowDoFn(self._columns, keep=self._keep)).with_outputs(
-            OUTCOMES, FAILURES, ENDS, main="rows"
-        )
+        settle = beam.ParDo(_SettleRowDoFn(self._columns, keep=self._keep))
+        typed = settle.with_output_types(dict[str, Any], ends=tuple[str, Any])
+        settled = ends | "SettleRow" >> typed.with_outputs(OUTCOMES, FAILURES, ENDS, main="rows")
         return SettleRowsResult(settled["rows"], settled[OUTCOMES], settled[FAILURES], settled[ENDS])
 
 

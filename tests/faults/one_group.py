@@ -8,7 +8,7 @@ from pipelines.job import load_job
 from pipelines.prepare import PreparedJob, prepare
 from transforms.call_model import _CallGroupDoFn
 from transforms.records.answer import ModelAnswer
-from transforms.records.request import ModelRequest, RequestGroup, pack
+from transforms.records.request import RequestGroup
 from transforms.render_prompts import _RenderPromptDoFn
 from transforms.rules.fingerprint import batch_key
 from transforms.rules.identity import identify_group
@@ -39,11 +39,10 @@ def _group(prepared: PreparedJob) -> RequestGroup:
         for raw in read_unit(unit, prepared.input, prepared.input_schema)
         for row in identify_group(raw.values["id"], [raw], has_key=True)
     ]
-    requests = [request for row in rows for out in render.process(row) for request in _found(out, ModelRequest)]
-    requests.sort(key=lambda request: request.request_id)
-    ids = [request.request_id for request in requests]
+    keyed = sorted(dict(out for row in rows for out in render.process(row)).items())
+    ids = [request_id for request_id, _ in keyed]
     key = batch_key(prepared.provider_name, prepared.request_model, ids)
-    return RequestGroup(key, tuple(pack(request) for request in requests))
+    return RequestGroup(key, tuple(packed for _, packed in keyed))
 
 
 def _found(out: Any, kind: type[_Record]) -> Iterator[_Record]:

@@ -86,14 +86,14 @@ def _beam_modules() -> list[Module]:
 
 
 def _steps(module: Module) -> Iterator[tuple[int, ast.expr]]:
-    """Yield (line, what is on the right) of every `|` that applies something; unions of types are not such."""
+    """Yield (line, what is on the right) of every `|` that applies something; unions of types and dicts are not such."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and not _is_plain(node.right):
             yield node.lineno, node.right
 
 
 def _is_plain(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name | ast.Attribute | ast.Constant | ast.Subscript)
+    return isinstance(node, ast.Name | ast.Attribute | ast.Constant | ast.Subscript | ast.Dict)
 
 
 def _label(step: ast.expr) -> str | None:

@@ -5,6 +5,7 @@ import pytest
 
 from tests.stages.harness import make_request, run_stage
 from transforms.group_requests import GroupRequests
+from transforms.records.request import pack
 from transforms.records.settings import BatchingSettings
 from transforms.rules.fingerprint import batch_key, stable_shard, tagged_sha256
 
@@ -18,7 +19,9 @@ def make_hashed(number):
 def group(requests, **batching):
     """Run the stage."""
     settings = BatchingSettings(**batching)
-    return run_stage(lambda root: root | beam.Create(requests) | GroupRequests("openai", "m", settings))["main"]
+    keyed = [(request.request_id, pack(request)) for request in requests]
+    asked = beam.Create(keyed).with_output_types(tuple[str, bytes])
+    return run_stage(lambda root: root | asked | GroupRequests("openai", "m", settings))["main"]
 
 
 @pytest.mark.parametrize(("group_size", "shards"), [(1, 1), (7, 2), (500, 4)])

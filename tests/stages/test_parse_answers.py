@@ -10,7 +10,7 @@ from tests.stages.harness import SCHEMA, asked_row, make_request, request_id, ru
 from transforms.parse_answers import ParseAnswers
 from transforms.records.answer import ModelAnswer
 from transforms.records.failure import FailureKind, Stage
-from transforms.records.request import Lane, PriorAttempt
+from transforms.records.request import Lane, PriorAttempt, unpack
 from transforms.records.usage import Usage
 from transforms.rules.answer import AnswerReader
 from transforms.rules.fingerprint import RequestIdentity
@@ -44,7 +44,8 @@ def test_an_invalid_answer_becomes_one_repair_that_carries_the_rows():
     """The model is shown its own answer and the error; what the first call cost travels along."""
     run = parse(make_answer("a", '{"label":"meh"}', request=make_request("a", crowded=True)))
     assert run["results"] == []
-    ((key, repair),) = run["repairs"]
+    ((key, packed),) = run["repairs"]
+    repair = unpack(packed)
     assert key == repair.request_id != repair.root_request_id == request_id("a")
     assert (repair.lane, repair.crowded, repair.riders) == (Lane.REPAIR, True, (asked_row("row-a"),))
     assert '{"label":"meh"}' in str(repair.prompt.turns)

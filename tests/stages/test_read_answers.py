@@ -5,7 +5,7 @@ from tests.unit.storage_builders import RUN, make_call, make_failed_call, make_o
 from transforms.read_answers import ReadAnswers
 from transforms.records.failure import FailureKind
 from transforms.records.request import Lane
-from transforms.storage.ledger import segments
+from transforms.storage.ledger import segments, unpack_settled
 from transforms.storage.segment_writer import SegmentWriter
 
 
@@ -16,16 +16,21 @@ def write(folder, *records):
             segment.append(record)
 
 
+def unpacked(keyed):
+    """Return (key, answer) pairs."""
+    return [(key, unpack_settled(packed)) for key, packed in keyed]
+
+
 def test_settled_answers_come_by_lane(tmp_path):
     """Of all segments; a call that another try may cure is not an answer, nor is a group's record."""
     write(tmp_path, make_opened(), make_call(0), make_failed_call(1, FailureKind.TIMEOUT))
     write(tmp_path, make_call(2, lane=Lane.REPAIR), make_failed_call(3, FailureKind.REFUSAL))
     run = run_stage(lambda root: root | ReadAnswers(segments(str(tmp_path))))
-    assert sorted((key, a.kind, a.text, a.lane) for key, a in run["main"]) == [
+    assert sorted((key, a.kind, a.text, a.lane) for key, a in unpacked(run["main"])) == [
         ("r-0", FailureKind.OK, '{"label":"positive"}', Lane.MAIN),
         ("r-3", FailureKind.REFUSAL, None, Lane.MAIN),
     ]
-    assert [(key, a.lane) for key, a in run["repair"]] == [("r-2", Lane.REPAIR)]
+    assert [(key, a.lane) for key, a in unpacked(run["repair"])] == [("r-2", Lane.REPAIR)]
 
 
 def test_a_segment_without_answers_gives_nothing(tmp_path):

@@ -57,6 +57,7 @@ _STOPS: Mapping[str, tuple[FailureKind, FinishReason]] = {
     "pause_turn": (FailureKind.TRUNCATED, FinishReason.PAUSE),
     "refusal": (FailureKind.REFUSAL, FinishReason.REFUSAL),
 }
+_OWN_ADDRESS = "https://api.anthropic.com"
 _NORMAL = (FailureKind.OK, FinishReason.STOP)
 
 
@@ -71,7 +72,7 @@ class Anthropic:
         self.request_model = settings.name
         self.price_model = settings.name
         self.key_env = settings.api_key_env or "ANTHROPIC_API_KEY"
-        base_url = (settings.base_url or "https://api.anthropic.com").rstrip("/")
+        base_url = (settings.base_url or _OWN_ADDRESS).rstrip("/")
         self.base_url = base_url.removesuffix("/v1")
         self._x_api_key = settings.auth == "x_api_key"
         self._headers = static_headers(settings, {"anthropic-version": version})
@@ -79,8 +80,9 @@ class Anthropic:
         self.max_output_tokens = output_limit(self._static)
 
     def identity(self) -> dict[str, Any]:
-        """Return provider, API and body without prompt."""
-        return {"provider": self.name, "api": "messages", "body": self._static}
+        """Return provider, API and body without prompt, and the address when it is not the provider's own."""
+        where = {} if self.base_url == _OWN_ADDRESS else {"base_url": self.base_url}
+        return {"provider": self.name, "api": "messages", "body": self._static, **where}
 
     def body(self, prompt: Prompt) -> dict[str, Any]:
         """Return the JSON body of a request; the system part is a field of its own."""

@@ -25,8 +25,10 @@ class OpenAI(OpenAIFamily):
     name = "openai"
     default_key_env: ClassVar[str | None] = "OPENAI_API_KEY"
 
+    own_address: ClassVar[str] = "https://api.openai.com/v1"
+
     def __init__(self, settings: ModelSettings, schema: dict[str, Any] | None) -> None:
         check_settings(settings, apis=("chat_completions", "responses"))
         check_stops(settings)
-        base_url = (settings.base_url or "https://api.openai.com/v1").rstrip("/")
+        base_url = (settings.base_url or self.own_address).rstrip("/")
         super().__init__(settings, schema, base_url, settings.name)

@@ -30,6 +30,9 @@ class OpenAIFamily:
     limit_key: ClassVar[str] = "max_completion_tokens"
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-request-id",)
 
+    #: The provider's own address, where it has one.
+    own_address: ClassVar[str] = ""
+
     def __init__(self, settings: ModelSettings, schema: dict[str, Any] | None, base_url: str, model: str) -> None:
         self.request_model = model
         self.price_model = settings.name
@@ -59,8 +62,12 @@ class OpenAIFamily:
         return chat_completions.static_body(settings, self.request_model, schema_part, self.limit_key)
 
     def identity(self) -> dict[str, Any]:
-        """Return provider, API and body without prompt."""
-        return {"provider": self.name, "api": self._api, "body": self._static}
+        """Return provider, API and body without prompt, and the address when it is not the provider's own.
+
+        What a stand-in or a gateway answered is not what the provider would answer.
+        """
+        where = {} if self.base_url in ("", self.own_address) else {"base_url": self.base_url}
+        return {"provider": self.name, "api": self._api, "body": self._static, **where}
 
     def body(self, prompt: Prompt) -> dict[str, Any]:
         """Return the JSON body of a request."""

@@ -51,9 +51,11 @@ class OpenRouter(OpenAIFamily):
     limit_key: ClassVar[str] = "max_tokens"
     request_id_headers: ClassVar[tuple[str, ...]] = ("x-generation-id",)
 
+    own_address: ClassVar[str] = "https://openrouter.ai/api/v1"
+
     def __init__(self, settings: ModelSettings, schema: dict[str, Any] | None) -> None:
         check_settings(settings)
-        base_url = (settings.base_url or "https://openrouter.ai/api/v1").rstrip("/")
+        base_url = (settings.base_url or self.own_address).rstrip("/")
         super().__init__(settings, schema, base_url, settings.name)
 
     def own_headers(self) -> dict[str, str]:

@@ -155,7 +155,7 @@ class CallPool:
 
     def _take(self, now: float) -> Job | None:
         while (job := self._waiting.take(now)) is not None:
-            if not self._is_late(job, now):
+            if not job.session.abandoned and not self._is_late(job, now):
                 return job
         return None
 
@@ -196,7 +196,7 @@ class CallPool:
         """Wait until a later member of a bundle may be sent; False when it has ended unsent."""
         while not (self.stop or self.failure):
             now = self._loop.time()
-            if self._is_late(job, now):
+            if job.session.abandoned or self._is_late(job, now):
                 return False
             held = self._held(job, now)
             if held is None:

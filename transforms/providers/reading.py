@@ -61,9 +61,13 @@ def count(value: Any) -> int | None:
     return None
 
 
+#: No call costs this much; a greater number is a mistake of whoever sent it.
+_MAX_DOLLARS = 1_000_000_000
+
+
 def dollars(value: Any) -> Decimal | None:
     """Return a JSON number of dollars digit by digit as it was written, without binary noise; else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_DOLLARS:
         return None
     return Decimal(repr(value))
 

@@ -44,10 +44,14 @@ def pending_request(request: ModelRequest, stop: Stop) -> PendingRequest:
 
 @dataclass(slots=True)
 class Batch:
-    """One execution record under way: numbers its calls and counts its ends. Used on the loop's thread."""
+    """One execution record under way: numbers its calls and counts its ends.
+
+    Used on the loop's thread once its requests are queued. tries: how often the group was taken up before in this run.
+    """
 
     batch_id: str
     size: int
+    tries: int = 0
     next_index: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -57,6 +61,11 @@ class Batch:
         """Return the next call_index."""
         self.next_index += 1
         return self.next_index - 1
+
+    def call_id(self, index: int) -> str:
+        """Return the id of a call; those of a bundle's later try can't meet those of one that is still dying."""
+        again = f"-t{self.tries}" if self.tries else ""
+        return f"{self.batch_id}{again}-{index:06d}"
 
     def count(self, kind: FailureKind) -> None:
         """Count the end of one of its requests."""
@@ -141,10 +150,12 @@ class Job:
         provider_request_id: str | None,
     ) -> Exchange:
         """Return the facts of the try that has just ended, for its record; takes the batch's next call_index."""
+        index = self.batch.take_index()
         return Exchange(
             request=self.request,
             batch_id=self.batch.batch_id,
-            call_index=self.batch.take_index(),
+            call_index=index,
+            call_id=self.batch.call_id(index),
             custom_id=self.custom_id,
             attempt=self.attempt,
             started_at_us=started_at_us,
@@ -170,6 +181,7 @@ class CallSession:
         self._pool = pool
         self._done = _Done()
         self._changed = threading.Condition()
+        self.abandoned = False
 
     def feed(self, requests: list[tuple[ModelRequest, str]], batch: Batch) -> Iterator[SessionItem]:
         """Send (request, custom_id) pairs; yields whatever of this session is done, also while it waits for room."""
@@ -185,6 +197,12 @@ class CallSession:
         """Yield all that is left, waiting for it."""
         while self._done.outstanding or self._done.results:
             yield from self._take(block=True)
+
+    def abandon(self) -> None:
+        """Give the bundle up: nothing of it is sent any more; calls in flight still reach the ledger."""
+        self.abandoned = True
+        with self._changed:
+            self._done.results.clear()
 
     def _is_full(self) -> bool:
         return self._done.outstanding >= self._pool.high_water
@@ -202,6 +220,8 @@ class CallSession:
 
     def observe(self, record: CallRecord) -> None:
         """Hand over the record of one try, for the audit; it is already in the ledger."""
+        if self.abandoned:
+            return
         with self._changed:
             self._done.results.append(record)
 
@@ -239,6 +259,8 @@ class CallSession:
 
     def _put(self, batch: Batch, result: ModelAnswer | PendingRequest) -> None:
         self._pool.settled += 1
+        if self.abandoned:
+            return
         if batch.settled == batch.size:
             self._pool.end_batch(batch)
         with self._changed:

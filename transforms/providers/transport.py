@@ -18,6 +18,7 @@ Guarantees:
 
 import asyncio
 import resource
+import ssl
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -63,6 +64,8 @@ _BAD_URL = _Meaning(FailureKind.INVALID_REQUEST, may_be_billed=False, words="the
 EXCEPTIONS: dict[type[BaseException], _Meaning] = {
     BodyTooLargeError: _TOO_LARGE,
     TimeoutError: _TIMEOUT,
+    OSError: _LOST,
+    ssl.SSLError: _TLS,
     aiohttp.ClientError: _LOST,
     aiohttp.ClientConnectionError: _LOST,
     aiohttp.ClientConnectionResetError: _LOST,

@@ -40,6 +40,7 @@ class Exchange:
     request: ModelRequest
     batch_id: str
     call_index: int
+    call_id: str
     custom_id: str
     attempt: int
     started_at_us: int
@@ -70,7 +71,7 @@ class CallRecorder:
         usage = outcome.usage
         cost = self._cost(outcome, exchange.started_at_us)
         return CallRecord(
-            call_id=f"{exchange.batch_id}-{exchange.call_index:06d}",
+            call_id=exchange.call_id,
             run_id=self.run_id,
             batch_id=exchange.batch_id,
             call_index=exchange.call_index,

@@ -18,6 +18,7 @@ from transforms.rules.run_totals import CallTotals
 from transforms.storage.arrow_types import BATCH_MEMBERS, BATCHES, CALLS
 from transforms.storage.ledger import read_segment, segments
 from transforms.storage.objects import list_files
+from transforms.storage.parts import drop_pending
 from transforms.storage.runs import CRASHED, RUNNING, RunFolder, close_run, read_manifest
 from transforms.storage.tables import ParquetWriter
 
@@ -120,6 +121,8 @@ def seal_run(output: str, run_id: str) -> dict[str, Any]:
     manifest = read_manifest(folder)
     if manifest["status"] not in (RUNNING, CRASHED):
         raise InternalError(f"run {run_id} ended with status {manifest['status']}; only a killed run can be sealed")
+    for table in (folder.enriched, folder.dead_letters, folder.table("rows"), folder.table("calls")):
+        drop_pending(table)
     story = write_tables(folder, segments(str(Path(output) / "ledger"), only_run=run_id))
     started_at = datetime.fromisoformat(manifest["started_at"])
     ended_at = max(started_at, _EPOCH + timedelta(microseconds=story.last_us))
@@ -197,10 +200,9 @@ class Story:
         self._batches: defaultdict[str, _Batch] = defaultdict(_Batch)
         self._calls = calls
         self._members = members
-        self._call_ids: set[str] = set()
 
     def take(self, record: CallRecord | BatchOpened | BatchEnded) -> None:
-        """Take the next record; one that was there before is left out."""
+        """Take the next record."""
         match record:
             case CallRecord():
                 self._take_call(record)
@@ -233,9 +235,6 @@ class Story:
         return self._kept_members
 
     def _take_call(self, record: CallRecord) -> None:
-        if record.call_id in self._call_ids:
-            return
-        self._call_ids.add(record.call_id)
         if self._calls is not None:
             self._calls.append(call_row(record))
         self.totals.add(record)

@@ -4,6 +4,7 @@ A bundle that a runner throws away leaves a file that no one names, so that no r
 killed leaves only `pending/`, which readers don't look into.
 """
 
+import contextlib
 import uuid
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from transforms.storage.json_lines import JsonLinesWriter
-from transforms.storage.objects import sync_folder
+from transforms.storage.objects import list_files, sync_folder
 from transforms.storage.tables import ParquetWriter
 
 PENDING = "pending"
@@ -37,7 +38,7 @@ def new_part(folder: str, schema: pa.Schema | None) -> tuple[str, PartWriter]:
 
 
 def name_parts(folder: str, parts: list[str], empty: pa.Schema | None = None) -> list[str]:
-    """Give the parts of a folder their final names and drop all others; returns the names.
+    """Give the parts of a folder their final names and drop all else in it; returns the names.
 
     Args:
         folder: the output folder.
@@ -53,14 +54,21 @@ def name_parts(folder: str, parts: list[str], empty: pa.Schema | None = None) ->
         elif not name.exists():
             raise FileNotFoundError(f"{part} is gone and {name} is not there; run the job again")
         names.append(str(name))
-    pending = Path(folder) / PENDING
-    if pending.is_dir():
-        for orphan in pending.iterdir():
-            orphan.unlink()
-        pending.rmdir()
     if not names and empty is not None:
         names.append(str(Path(folder) / "part-00000.parquet"))
         ParquetWriter(names[0], empty).close()
+    for stale in set(list_files(folder)) - set(names):
+        Path(stale).unlink(missing_ok=True)
+    drop_pending(folder)
     if names:
         sync_folder(folder)
     return names
+
+
+def drop_pending(folder: str) -> None:
+    """Remove the parts that no one named; one that a dying worker adds meanwhile is left to lie."""
+    pending = Path(folder) / PENDING
+    for orphan in pending.iterdir() if pending.is_dir() else ():
+        orphan.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        pending.rmdir()

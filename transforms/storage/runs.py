@@ -154,7 +154,10 @@ def finish_run(
 def close_run(folder: RunFolder, *, status: str, summary: dict[str, Any], ended_at: datetime) -> dict[str, Any]:
     """Do what `finish_run` does, but leave latest.json as it is; given the same, writes the same bytes."""
     cost_usd = summary["cost_usd"]
-    manifest = read_manifest(folder) | {
+    found = read_manifest(folder)
+    if found["status"] not in (RUNNING, status):
+        raise InternalError(f"run {folder.run_id} was closed by another process (status {found['status']})")
+    manifest = found | {
         "status": status,
         "ended_at": _iso(ended_at),
         "counts": {part: summary[part] for part in ("rows", "calls", "tokens")},

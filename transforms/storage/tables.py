@@ -153,7 +153,7 @@ def _mended(values: list[Any], field: pa.Field) -> pa.Array:
     mend = _mender(field.type)
     try:
         return pa.array([mend(value) for value in values], field.type)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ArithmeticError) as error:
         raise InternalError(f"column {field.name!r} can't hold a value as {field.type}: {error}") from error
 
 
