@@ -109,15 +109,8 @@ class _CallGroupDoFn(beam.DoFn):
         members = tuple((custom_id(settings.run_id, r.request_id), r.request_id) for r in requests)
         provider = self._worker.provider
         # Before the marker: a group that is marked is on record, so no call can be without its batch.
-        self._worker.segment.append(
-            BatchOpened(
-                batch.batch_id,
-                batch_key,
-                settings.run_id,
-                settings.batching.mode,
-                *(provider.name, provider.request_model, now_us, members),
-            )
-        )
+        taken_up = (batch.batch_id, batch_key, settings.run_id, settings.batching.mode)
+        self._worker.segment.append(BatchOpened(*taken_up, provider.name, provider.request_model, now_us, members))
         facts = {"batch_id": batch.batch_id, "run_id": settings.run_id, "taken_at_us": now_us}
         _LOG.info("batch_taken_up", extra={**facts, "requests": len(requests)})
         while not create_if_absent(str(folder / f"taken-{settings.run_id}-{batch.tries}.json"), orjson.dumps(facts)):
