@@ -8,6 +8,7 @@ from transforms.records.failure import FailureKind
 ADVICE: Mapping[FailureKind, str] = {
     FailureKind.UNDECODABLE: "save the file as UTF-8",
     FailureKind.MALFORMED_ROW: "correct the line in the input",
+    FailureKind.DAMAGED_FILE: "get the file again from its source, then run the job again",
     FailureKind.WRONG_TYPE: "correct the value, or change input.types",
     FailureKind.MISSING_KEY: "fill in the key, or choose another input.key",
     FailureKind.DUPLICATE_KEY: "make the key unique, or name more columns in input.key",

@@ -67,8 +67,8 @@ class EnrichRows(beam.PTransform):
         new = first.new | "SettleNew" >> FinishRows(job)
         others = [first.old, first.pending, again.new, again.old, again.pending]
         rest = others | "FlattenRest" >> beam.Flatten() | "SettleRest" >> FinishRows(job)
-        crowd = (first.crowd, again.crowd) | "FlattenCrowd" >> beam.Flatten()
-        late = crowd | "JoinAnswers" >> JoinAnswers([new.ends, rest.ends]) | "SettleCrowd" >> FinishRows(job)
+        # A repair asks about one request, whose first rows travel with it: the second lane has no crowd of its own.
+        late = first.crowd | "JoinAnswers" >> JoinAnswers([new.ends, rest.ends]) | "SettleCrowd" >> FinishRows(job)
 
         finished = [new, rest, late]
         unread = [read.failures, named.failures, asked.failures]

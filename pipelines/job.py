@@ -19,7 +19,15 @@ import jsonschema_rs
 import rfc8785
 from pydantic import BaseModel, PydanticUserError, ValidationError
 
-from pipelines.job_errors import closest, later_lines, model_at, secret_lines, show, validation_lines
+from pipelines.job_errors import (
+    closest,
+    contradiction_lines,
+    later_lines,
+    model_at,
+    secret_lines,
+    show,
+    validation_lines,
+)
 from pipelines.job_yaml import load_mapping, load_value
 from transforms.records.errors import ConfigError
 from transforms.records.settings import Job
@@ -36,7 +44,6 @@ _FIELD_SUFFIXES = (
     "_lookup_hash",
     "_lookup_source",
     "_request_id",
-    "_error",
 )
 
 
@@ -100,7 +107,8 @@ def check_columns(job: Job, columns: Sequence[str], source: str = "job") -> None
             if name not in columns:
                 raise ConfigError(f'{source}: {key}: the input has no column "{name}"; {closest(name, list(columns))}')
     field = job.answer.field
-    taken = [name for suffix in _FIELD_SUFFIXES if (name := field + suffix) in columns]
+    suffixes = (*_FIELD_SUFFIXES, "_error") if job.on_failure == "keep" else _FIELD_SUFFIXES
+    taken = [name for suffix in suffixes if (name := field + suffix) in columns]
     if taken:
         raise ConfigError(
             f'{source}: answer.field: "{field}" would write the column "{taken[0]}", which the input has already; '
@@ -186,9 +194,12 @@ def _check(data: dict[str, Any], path: str, origins: Mapping[tuple[str, ...], st
         if lines:
             raise ConfigError(lines)
     try:
-        return Job.model_validate(data)
+        job = Job.model_validate(data)
     except ValidationError as error:
         raise ConfigError(validation_lines(error, data, place)) from None
+    if lines := contradiction_lines(job, place):
+        raise ConfigError(lines)
+    return job
 
 
 def _with_absolute_paths(job: Job, folder: Path, path: str) -> Job:
@@ -248,7 +259,14 @@ def _model_class(name: str, folder: str, source: str) -> type[BaseModel]:
     try:
         with _first_on_path(folder):
             found = getattr(importlib.import_module(module_name), class_name, None)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as error:
+        raise ConfigError(
+            f"{source}: answer.python: {module_name} ends the program when it is imported (sys.exit); move that call "
+            'below if __name__ == "__main__":'
+        ) from error
+    except BaseException as error:  # a module may raise anything, and a run must not end as if it were done
         raise ConfigError(
             f"{source}: answer.python: can't import {module_name}: {error}; install it, or put it beside the job file"
         ) from error

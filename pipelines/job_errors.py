@@ -88,6 +88,22 @@ def later_lines(data: dict[str, Any], place: Place) -> str:
     return "\n".join(found)
 
 
+def contradiction_lines(job: Job, place: Place) -> str:
+    """Give a line for each value that is empty or goes against another; "" when there is none."""
+    lines = []
+    if not job.output.strip():
+        lines.append(f"{place(('output',))}: is empty; name the folder for the results, such as out")
+    if not job.model.name.strip():
+        lines.append(f"{place(('model', 'name'))}: is empty; name the model")
+    lines += [
+        f'{place(("audit", "redact"))}: the column "{name}" is in input.key too, and rows go by their key in all '
+        "outputs, so it would show; take it out of one of the two"
+        for name in job.audit.redact
+        if name in job.input.key
+    ]
+    return "\n".join(lines)
+
+
 def show(value: Any) -> str:
     """Write a value for an error message, cut to a readable length."""
     shown = orjson.dumps(value, default=str).decode()

@@ -65,6 +65,7 @@ def load_mapping(text: bytes, name: str) -> dict[str, Any]:
         raise ConfigError(f"{name}{_problem(error)}") from error
     except RecursionError as error:
         raise ConfigError(f"{name}: nested too deeply") from error
+    _refuse_loops(loaded, name)
     if not isinstance(loaded, dict):
         what = "is empty" if loaded is None else "is not a mapping of keys to values"
         raise ConfigError(f"{name}: {what}; a job needs at least name, input, output, prompt, answer and model")
@@ -82,15 +83,38 @@ def load_value(text: str, name: str) -> Any:
     text = text.strip()
     if text[:1] in {"[", "{", '"', "'"} and text[:2] not in {"{{", "{%"}:
         try:
-            return yaml.load(text, _JobLoader)  # noqa: S506 - a SafeLoader
+            loaded = yaml.load(text, _JobLoader)  # noqa: S506 - a SafeLoader
+        except RecursionError as error:
+            raise ConfigError(f"{name}: nested too deeply") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{name}: the value is not valid YAML{_problem(error)}") from error
+        _refuse_loops(loaded, name)
+        return loaded
     loader = _JobLoader("")
     try:
         tag = loader.resolve(yaml.ScalarNode, text, (True, False))
         return loader.construct_object(yaml.ScalarNode(tag, text))
     finally:
         loader.dispose()
+
+
+def _refuse_loops(loaded: Any, name: str) -> None:
+    """Raise ConfigError when an alias (*name) stands inside what it stands for; aliases elsewhere are fine."""
+    above: set[int] = set()
+    sound: set[int] = set()
+
+    def walk(node: Any) -> None:
+        if not isinstance(node, dict | list) or id(node) in sound:
+            return
+        if id(node) in above:
+            raise ConfigError(f"{name}: an alias (*) stands inside its own anchor (&), without end; remove it")
+        above.add(id(node))
+        for member in node.values() if isinstance(node, dict) else node:
+            walk(member)
+        above.remove(id(node))
+        sound.add(id(node))
+
+    walk(loaded)
 
 
 def _problem(error: yaml.YAMLError) -> str:

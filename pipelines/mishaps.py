@@ -4,6 +4,7 @@ Our own errors carry their sentence. Whatever a worker raised comes back from Be
 traceback inside a RuntimeError: the innermost exception is dug out of it.
 """
 
+import errno
 import re
 from dataclasses import dataclass
 
@@ -18,6 +19,16 @@ _EXIT_CODES: dict[str, int] = {
     InputError.__name__: EXIT_CONFIG,
     OutputBusyError.__name__: EXIT_CONFIG,
     InternalError.__name__: EXIT_INTERNAL,
+}
+# What the user can put right about a file that can't be opened or written; other system errors are not foreseen.
+_FILE_CURES: dict[int, str] = {
+    errno.ENOSPC: "free some space, or choose an `output` on another disk",
+    errno.EDQUOT: "free some space, or choose an `output` on another disk",
+    errno.EROFS: "choose an `output` on a disk that can be written",
+    errno.EACCES: "change its mode, or run as another user",
+    errno.EPERM: "change its mode, or run as another user",
+    errno.ENOTDIR: "a part of that path is a file: correct the path",
+    errno.EISDIR: "it is a folder: correct the path",
 }
 _KEPT = "; answers so far are in the ledger, and running the job again takes them up"
 _OURS = RowbeamError.__module__
@@ -65,6 +76,9 @@ def judge(error: BaseException, *, running: bool = False) -> Mishap:
         return Mishap(EXIT_INTERRUPTED, "stopped by you" + (_KEPT if running else ""))
     if cause.type.startswith(_OURS) and cause.name in _EXIT_CODES:
         return Mishap(_EXIT_CODES[cause.name], cause.words)
+    if isinstance(error, OSError) and error.errno in _FILE_CURES and not running:
+        problem = f"{error.filename or 'writing the output'}: {error.strerror}"
+        return Mishap(EXIT_CONFIG, f"{problem}; {_FILE_CURES[error.errno]}")
     where = f" in {cause.step}" if cause.step else ""
     words = " ".join(f"{cause.name}: {cause.words}".rstrip(": ").split())
     shown = words if len(words) <= _MAX_CHARS else words[:_MAX_CHARS] + "..."

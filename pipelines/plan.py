@@ -27,6 +27,10 @@ from transforms.storage.ledger import read_answers
 _EXAMPLES = 3
 _DIGEST_BYTES = 16
 _ESTIMATE = "about 4 characters of English a token, prompt and schema; providers count differently"
+_DAMAGE = (
+    "can't be read to the end: rows are missing, and a run would end with exit code 1; get the file again from its "
+    "source"
+)
 
 
 @dataclass(slots=True)
@@ -183,6 +187,11 @@ def _digest(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
 
 
+def _damaged_files(failures: _Failures) -> str:
+    shown = failures.examples.get((str(Stage.READ), str(FailureKind.DAMAGED_FILE)), [])
+    return ", ".join(sorted({example["source"].rpartition(":")[0] for example in shown}))
+
+
 def _warnings(prepared: PreparedJob, scan: _Scan, cost: dict[str, Any], to_send: int) -> list[str]:
     job = prepared.job
     used = prepared.template.columns_used
@@ -190,7 +199,9 @@ def _warnings(prepared: PreparedJob, scan: _Scan, cost: dict[str, Any], to_send:
     lost = scan.rows_in - scan.asked
     share = lost / scan.rows_in if scan.rows_in else 0.0
     allowed = job.limits.max_dead_letter_ratio
+    damaged = _damaged_files(scan.failures)
     cases = [
+        (bool(damaged), f"{damaged} {_DAMAGE}"),
         (scan.rows_in == 0, "the input has no rows"),
         (used is not None and not used, "the template names no column: every row asks the same question"),
         (

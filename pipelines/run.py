@@ -28,6 +28,7 @@ from transforms.records.errors import OutputBusyError
 from transforms.storage.audit_rows import seal_run
 from transforms.storage.lease import Lease
 from transforms.storage.objects import read_bytes
+from transforms.storage.output_check import check_output
 from transforms.storage.runs import RunFolder, finish_run, new_run_id, start_run, unfinished_runs
 
 _LEASE_LOOK_S = 1.0
@@ -59,6 +60,7 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
     run_id = new_run_id(datetime.now(UTC))
     if request.dry_run:
         return _dry_run(request, run_id, on_prepared)
+    check_output(job.output)
     prepare(request.loaded, run_id)
     with Lease(str(Path(job.output) / "ledger"), run_id) as lease:
         seal_crashed_runs(job.output)

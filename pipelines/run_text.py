@@ -139,10 +139,10 @@ def _cost(summary: dict[str, Any]) -> str:
     if not unknown:
         return money(summary["cost_usd"])
     reasons = sorted(summary["cost_reasons"], key=lambda reason: -summary["cost_reasons"][reason])
-    why = f": {reasons[0]}" if reasons else ""
+    why = f" ({reasons[0]})" if reasons else ""
     if summary["cost_usd"] is None:
         return f"unknown{why}"
-    return f"{money(summary['cost_usd'])}, and {plural(unknown, 'call')} of unknown cost{why}"
+    return f"at least {money(summary['cost_usd'])}: {plural(unknown, 'call')} of unknown cost{why}"
 
 
 def _draw_failures(summary: dict[str, Any], console: Console) -> None:

@@ -5,13 +5,23 @@ graph, which is several times slower and breaks self-checkpointing splittable Do
 no runner at all) also runs on FnApiRunner.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import structlog
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import create_runner
+
+from transforms.records.errors import ConfigError
 
 _LOCAL = {"", "directrunner", "fnapirunner", "bundlebaseddirectrunner"}
+# They log a failed bundle, with its traceback, once for each stage it passed; the run's last sentence says it once.
+_FAILURE_LOGGERS = (
+    "apache_beam.runners.common",
+    "apache_beam.runners.worker.sdk_worker",
+    "apache_beam.runners.worker.data_plane",
+)
 _FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
@@ -35,14 +45,38 @@ class _CachedViews(PipelineOptions):
 
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Return Beam's options for the arguments after `--`, with the local runner made FnApiRunner."""
+    """Return Beam's options for the arguments after `--`, with the local runner made FnApiRunner.
+
+    Unless logs are at debug, Beam's tracebacks of failed bundles are no longer logged.
+
+    Raises:
+        ConfigError: Beam has no runner of that name, or what it needs is not installed.
+    """
+    _quiet_failures()
     options = _CachedViews(list(arguments))
     standard = options.view_as(StandardOptions)
     asked = standard.runner or ""
     if asked.rsplit(".", 1)[-1].lower() in _LOCAL:
         standard.runner = _FN_API_RUNNER
         structlog.get_logger("rowbeam").info("runner_chosen", asked=asked or None, runner="FnApiRunner")
+    else:
+        _check_runner(asked)
     return options
+
+
+def _check_runner(asked: str) -> None:
+    try:
+        create_runner(asked)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"--runner={asked}: {' '.join(str(error).split()).rstrip('.')}; correct the name, or leave it out to run here"
+        ) from error
+
+
+def _quiet_failures() -> None:
+    if logging.getLogger().getEffectiveLevel() > logging.DEBUG:
+        for name in _FAILURE_LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def runner_name(options: PipelineOptions) -> str:

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 
 from pipelines.prepare import PreparedJob
 from transforms.records.errors import InternalError
-from transforms.records.failure import Stage
+from transforms.records.failure import FailureKind, Stage
+from transforms.storage.damaged_files import damaged_files
 from transforms.storage.objects import list_files
 
 EXIT_DONE = 0
@@ -24,7 +25,7 @@ class RunResult:
 
     Attributes:
         summary: the summary as written to summary.json (DESIGN section 6, and more keys).
-        exit_code: 0 done, 1 too many dead letters, 3 conservation broken, 5 rows pending, 6 the provider refused.
+        exit_code: 0 done, 1 too many dead letters or a damaged input, 3 conservation broken, 5 rows pending, 6 the provider refused.
         sentence: what happened and what to do, for people; empty when all is well.
     """
 
@@ -52,7 +53,7 @@ def check_files(prepared: PreparedJob, totals: dict[str, Any]) -> None:
 def summarise(prepared: PreparedJob, totals: dict[str, Any], duration_s: float) -> RunResult:
     """Build the summary and decide the exit code from what the pipeline left."""
     rows, calls, pending = totals["rows"], totals["calls"], totals["pending"]
-    exit_code, status, sentence = _judge(prepared, rows, pending)
+    exit_code, status, sentence = _judge(prepared, totals)
     known = calls["unknown_cost"] < calls["sent"] or calls["sent"] == 0
     summary = {
         "run_id": prepared.run_id,
@@ -83,7 +84,8 @@ def summarise(prepared: PreparedJob, totals: dict[str, Any], duration_s: float) 
     return RunResult(summary, exit_code, sentence)
 
 
-def _judge(prepared: PreparedJob, rows: dict[str, Any], pending: list[dict[str, Any]]) -> tuple[int, str, str]:
+def _judge(prepared: PreparedJob, totals: dict[str, Any]) -> tuple[int, str, str]:
+    rows, pending = totals["rows"], totals["pending"]
     if rows["broken"]:
         named = "; ".join(rows["broken_ids"])
         return EXIT_BROKEN, "broken", f"conservation is broken for {rows['broken']} row(s): {named}"
@@ -94,6 +96,14 @@ def _judge(prepared: PreparedJob, rows: dict[str, Any], pending: list[dict[str, 
     if rows["pending"]:
         why = pending[0]["reason"] if pending else "the run stopped"
         return EXIT_PENDING, "pending", f"{rows['pending']} row(s) wait: {why}"
+    if any(entry["kind"] == FailureKind.DAMAGED_FILE for entry in totals["dead_letters"]):
+        named = ", ".join(damaged_files(prepared.run.dead_letters)) or "an input file"
+        cure = "its other rows are done: get it again from its source, and run the job again"
+        return (
+            EXIT_DEAD_LETTERS,
+            "incomplete_input",
+            f"{named} could not be read to the end, so rows are missing; {cure}",
+        )
     allowed = prepared.job.limits.max_dead_letter_ratio
     share = rows["dead_lettered"] / rows["in"] if rows["in"] else 0.0
     if share > allowed:

@@ -1,7 +1,6 @@
 """Numbers, money, times and long values as people read them. Pure; used by every command's display."""
 
 import itertools
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from unicodedata import east_asian_width
@@ -96,11 +95,3 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def listing(words: Iterable[str], limit: int = 5) -> str:
-    """Return "a, b and c", or "a, b, c and 4 more" beyond `limit`."""
-    found = list(words)
-    if len(found) > limit:
-        return f"{', '.join(found[:limit])} and {len(found) - limit:,} more"
-    return " and ".join([", ".join(found[:-1]), found[-1]]) if len(found) > 1 else "".join(found)

@@ -66,12 +66,17 @@ def current() -> Worker | None:
 
 
 def read_key(provider: Provider) -> str | None:
-    """Return the provider's secret from the environment; ConfigError names the variable when it is not set."""
+    """Return the provider's secret from the environment; ConfigError names the variable when it holds no key."""
     if provider.key_env is None:
         return None
     key = os.environ.get(provider.key_env, "").strip()
     if not key:
         raise ConfigError(f"the environment variable {provider.key_env} is not set; it must hold the API key")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"the environment variable {provider.key_env} holds a line break or another character that no API key has; "
+            "set it again, to the key alone"
+        )
     return key
 
 

@@ -1,8 +1,9 @@
 """GroupRequests: (request_id, packed ModelRequest) -> RequestGroup.
 
 Groups of at most `group_size` requests, keyed by (provider, model, stable shard of the request's id), so that the
-key is a function of the element alone. The Reshuffle behind the grouping makes a group stable: a retried bundle
-sees the same groups again, with the same batch_key, and spreads the groups over the workers.
+key is a function of the element alone. The Reshuffle behind the grouping spreads the groups over the workers; on
+runners that keep what was shuffled, a retried bundle sees the same groups again, with the same batch_key. On one that
+computes them anew groups may differ: ids that were answered are then found by the next run, not by the retry.
 """
 
 from collections.abc import Iterable, Iterator

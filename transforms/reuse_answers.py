@@ -15,6 +15,7 @@ import apache_beam as beam
 from apache_beam import pvalue
 
 from transforms._stage import ANSWERS, CROWD, Counters
+from transforms.records.answer import ModelAnswer
 from transforms.records.request import MAX_RIDERS, ModelRequest, pack, unpack
 from transforms.records.row import AskedRow
 from transforms.storage.ledger import SettledAnswer, better, is_settled, unpack_settled
@@ -45,7 +46,9 @@ class ReuseAnswers(beam.PTransform):
         """Bring requests and answers of one id together."""
         if self._settled is not None:
             requests = (requests, self._settled) | "FlattenWithLedger" >> beam.Flatten()
-        choose = beam.ParDo(_ChooseAnswerDoFn()).with_output_types(tuple[str, bytes], crowd=tuple[str, Any])
+        choose = beam.ParDo(_ChooseAnswerDoFn()).with_output_types(
+            tuple[str, bytes], answers=ModelAnswer, crowd=tuple[str, Any]
+        )
         joined = (
             requests
             | "GroupByRequest" >> beam.GroupByKey()

@@ -13,6 +13,8 @@ from apache_beam import pvalue
 
 from transforms._stage import ENDS, FAILURES, OUTCOMES, Counters
 from transforms.records.answer import PendingRequest, RequestResult
+from transforms.records.failure import DeadLetter
+from transforms.records.row import RowOutcome
 from transforms.rules.answer_columns import AnswerColumns
 from transforms.rules.settle import (
     dead_letter,
@@ -50,7 +52,7 @@ class SettleRows(beam.PTransform):
     def expand(self, ends: pvalue.PCollection) -> Any:
         """Fan each end out."""
         settle = beam.ParDo(_SettleRowDoFn(self._columns, keep=self._keep))
-        typed = settle.with_output_types(dict[str, Any], ends=tuple[str, Any])
+        typed = settle.with_output_types(dict[str, Any], outcomes=RowOutcome, failures=DeadLetter, ends=tuple[str, Any])
         settled = ends | "SettleRow" >> typed.with_outputs(OUTCOMES, FAILURES, ENDS, main="rows")
         return SettleRowsResult(settled["rows"], settled[OUTCOMES], settled[FAILURES], settled[ENDS])
 

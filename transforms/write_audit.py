@@ -1,8 +1,8 @@
 """WriteAudit: RowOutcome -> parts of the audit table `rows`.
 
-The tables calls, batches and batch_members are not written from PCollections: the ledger is the one source of what
-was called, and it also holds the calls of bundles that a runner threw away and tried again. They are written from
-its segments when all rows have ended (`transforms.storage.audit_rows.write_call_tables`).
+The other tables come at the end of the run, from the ledger, which also holds the calls of bundles that a runner
+threw away and tried again: batches and batch_members always, and calls too unless the parts that WriteCalls wrote
+hold exactly the ledger's calls (`transforms.storage.close_audit.write_call_tables`).
 """
 
 from typing import Any

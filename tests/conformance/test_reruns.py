@@ -31,6 +31,43 @@ def test_a_second_run_sends_nothing_and_gives_the_same_rows(
     assert broken_references(output) == {}
 
 
+def test_what_answered_at_another_address_is_not_reused(
+    make_job: MakeJob, sandbox: RunningSandbox, output: Output, runner: str
+) -> None:
+    """A rehearsal's answers never pass for the provider's; each address keeps its own."""
+    job = make_job()
+    first = run(job, runner=runner)
+    with RunningSandbox() as other:
+        there = run(job, f"model.base_url={other.base_url('openai')}", runner=runner)
+        assert there.summary["calls"] == {"sent": 30, "succeeded": 30, "failed": 0, "reused": 0}
+        assert other.bill()["accepted"] == 30
+    here = run(job, runner=runner)
+    assert here.summary["calls"] == {"sent": 0, "succeeded": 0, "failed": 0, "reused": 30}
+    asked = [set(output.values("select request_id from {rows} where run_id = $1", one.summary["run_id"]))
+             for one in (first, there, here)]  # fmt: skip
+    assert asked[0] == asked[2]
+    assert not asked[0] & asked[1]
+    assert sandbox.bill()["accepted"] == 30
+
+
+def test_a_crowd_of_equal_rows_is_asked_once(
+    make_job: MakeJob, sandbox: RunningSandbox, output: Output, runner: str
+) -> None:
+    """A hundred rows share one call, and all are enriched; so they are when the answer is already known."""
+    rows = [{"id": f"r{number}", "text": "It works."} for number in range(100)]
+    job = make_job(rows)
+    first = run(job, runner=runner)
+    again = run(job, runner=runner)
+    assert [one.summary["calls"]["sent"] for one in (first, again)] == [1, 0]
+    assert sandbox.bill()["accepted"] == 1
+    ends = {row["id"]: "enriched" for row in rows}
+    for one in (first, again):
+        assert one.summary["rows"] == {"in": 100, "enriched": 100, "dead_lettered": 0, "pending": 0}
+        assert len(answers_by_id(output.enriched(one.summary["run_id"]))) == 100
+        assert set(output.row_ends(one.summary["run_id"]).values()) == set(ends.values())
+    assert broken_references(output) == {}
+
+
 _CHANGES = {
     "prompt.template={{ row.text }} Positive or not?": 30,
     "prompt.system=You are brief.": 30,

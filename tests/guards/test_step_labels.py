@@ -21,6 +21,7 @@ LABEL = re.compile(r"[A-Z][A-Za-z0-9]*")
 #: Outputs that nobody takes, and why.
 UNTAKEN = {
     "EnrichRows/AskAgain/FlattenRepairs": "an answer is repaired once, so nothing comes out here",
+    "EnrichRows/AskAgain/ReuseAnswers/ChooseAnswer[crowd]": "a repair is asked for one request: no two are equal",
     "EnrichRows/SettleCrowd/SettleRows/SettleRow[ends]": "the crowd settles last, so nobody waits for its ends",
 }
 
@@ -63,7 +64,7 @@ def _read(pipeline: Any) -> Graph:
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The main job's pipeline with every branch: failed rows are kept, and an earlier run has left a ledger."""
     import apache_beam as beam
 
@@ -78,6 +79,12 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
     loaded = load_job(str(job), [f"output={output}", "on_failure=keep"])
     pipeline = beam.Pipeline()
     pipeline | "EnrichRows" >> EnrichRows(prepare(loaded, "20260101T000000-000000"))
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def graph(pipeline: Any) -> Graph:
+    """What that pipeline is made of."""
     return _read(pipeline)
 
 
@@ -126,3 +133,23 @@ def test_every_branch_is_consumed(graph: Graph) -> None:
     assert any(name.endswith("[failures]") for name in graph.branches)
     untaken = {name for name, output in graph.branches.items() if output is None or output not in graph.taken}
     assert untaken == set(UNTAKEN)
+
+
+def test_what_is_flattened_and_grouped_has_one_coder(pipeline: Any) -> None:
+    """A Flatten of unlike coders before a GroupByKey writes keys that a portable runner reads wrongly or not at all."""
+    built = pipeline.to_runner_api().components
+    coders = {name: collection.coder_id for name, collection in built.pcollections.items()}
+    steps = list(built.transforms.values())
+    grouped = {
+        name for step in steps if step.spec.urn == "beam:transform:group_by_key:v1" for name in step.inputs.values()
+    }
+    flattens = [
+        step for step in steps if step.spec.urn == "beam:transform:flatten:v1" and grouped & set(step.outputs.values())
+    ]
+    assert flattens
+    unlike = {
+        step.unique_name: sorted(found)
+        for step in flattens
+        if len(found := {coders[name] for name in (*step.inputs.values(), *step.outputs.values())}) > 1
+    }
+    assert unlike == {}

@@ -1,5 +1,6 @@
 """CallModel through the runner, against the sandbox."""
 
+import time
 from dataclasses import replace
 
 import apache_beam as beam
@@ -7,8 +8,9 @@ import pytest
 
 from pipelines.sandbox.server import RunningSandbox
 from tests.stages.harness import kind_of, make_request, request_id, run_stage, tally
-from transforms.call_model import CallModel
-from transforms.records.call import BatchEnded, BatchOpened
+from transforms.call_model import CallModel, _CallGroupDoFn
+from transforms.records.answer import ModelAnswer
+from transforms.records.call import BatchEnded, BatchOpened, CallRecord
 from transforms.records.failure import FailureKind
 from transforms.records.request import RequestGroup, pack
 from transforms.records.run import CallSettings
@@ -74,6 +76,59 @@ def test_a_bundle_that_is_tried_again_sends_nothing_twice(settings, running):
         a.request.request_id: a.text for a in first["answers"]
     }
     assert all(answer.reused for answer in second["answers"])
+
+
+@pytest.mark.parametrize("in_flight_ends", [True, False], ids=["before the retry", "beside the retry"])
+def test_what_a_failed_bundle_has_queued_is_not_sent(settings, in_flight_ends):
+    """While another bundle keeps the pool alive: what is in flight reaches the ledger, the retry sends the rest."""
+    with RunningSandbox(latency_s=0.4) as slow:
+        model = settings.model.model_copy(update={"base_url": slow.base_url("openai")})
+        few = replace(settings, model=model, pool=PoolSettings(max_in_flight=2))
+        failed, other = _CallGroupDoFn(few), _CallGroupDoFn(few)
+        (group,) = groups("abcdefgh")
+        failed.setup()
+        other.setup()
+        failed.start_bundle()
+        assert list(failed.process(group)) == []
+        wait_until(lambda: slow.stats()["concurrency"])
+        failed.teardown()
+        if in_flight_ends:
+            wait_until(lambda: not slow.stats()["concurrency"] and calls_of(few))
+            time.sleep(0.2)
+            assert len(calls_of(few)) == slow.bill()["accepted"] <= 2
+        before = slow.bill()["accepted"]
+        other.start_bundle()
+        out = [unwrapped(item) for item in (*other.process(group), *other.finish_bundle())]
+        other.teardown()
+        answers = [item for item in out if isinstance(item, ModelAnswer)]
+        assert tally([answer.request.request_id for answer in answers]) == tally([request_id(n) for n in "abcdefgh"])
+        calls = calls_of(few)
+        assert len({record.call_id for record in calls}) == len(calls) == slow.bill()["accepted"]
+        again = sum(record.call_id.startswith(f"{record.batch_id}-t1-") for record in calls)
+        assert again == (8 - before if in_flight_ends else 8)
+        assert len(calls) - again <= 2
+        (ended,) = (record for record in ledger(few) if isinstance(record, BatchEnded))
+        assert (ended.succeeded, ended.pending) == (8, 0)
+
+
+def wait_until(is_so):
+    """Wait some seconds for something to become true."""
+    until = time.monotonic() + 10
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert is_so()
+
+
+def calls_of(settings):
+    """Return the calls in the ledger."""
+    return [record for record in ledger(settings) if isinstance(record, CallRecord)]
+
+
+def unwrapped(item):
+    """Return an output without its window and tag."""
+    while hasattr(item, "value"):
+        item = item.value
+    return item
 
 
 def test_a_refused_run_leaves_its_requests_pending(settings, monkeypatch):

@@ -165,7 +165,7 @@ def _write_audit(folder: RunFolder, rows: list[dict[str, Any]], calls: list[Call
     tables |= {"batches": [], "batch_members": []}
     for opened in _batches(folder.run_id, calls):
         ended = BatchEnded(opened.batch_id, folder.run_id, "completed", 2, len(opened.members), 0, 0)
-        tables["batches"].append(batch_row(opened, [ended]))
+        tables["batches"].append(batch_row(opened, len(opened.members), ended))
         tables["batch_members"] += member_rows(opened)
     for name, found in tables.items():
         with ParquetWriter(f"{folder.table(name)}/part.parquet", AUDIT_SCHEMAS[name]) as writer:

@@ -34,6 +34,7 @@ def record(outcome=None, body=b'{"ok":true}', status=200, shown=b'{"messages":[]
         request=make_request("r1", redacted_values=hidden),
         batch_id="b1",
         call_index=3,
+        call_id="b1-000003",
         custom_id="c1",
         attempt=2,
         started_at_us=1_795_000_000_000_000,
@@ -70,6 +71,16 @@ def test_a_success_is_recorded_in_full():
                      id="truncated answers cost"),
         pytest.param(CallError(K.RATE_LIMITED, "slow down"), Decimal(0), CostSource.NOT_BILLED, id="refused"),
         pytest.param(CallError(K.TIMEOUT, "no reply", may_be_billed=True), None, CostSource.UNKNOWN, id="lost"),
+        pytest.param(make_reply(service_tier="priority"), None, CostSource.UNKNOWN, id="a tier without a price"),
+        pytest.param(make_reply(service_tier="default"), Decimal("0.00021"), CostSource.PRICE_TABLE, id="standard tier"),
+        pytest.param(CallError(K.INVALID_RESPONSE, "a tool call", usage=USAGE, may_be_billed=True), Decimal("0.00021"),
+                     CostSource.PRICE_TABLE, id="unusable, with usage"),
+        pytest.param(CallError(K.INVALID_RESPONSE, "x", usage=USAGE, service_tier="flex"), None, CostSource.UNKNOWN,
+                     id="unusable, at another tier"),
+        pytest.param(CallError(K.INVALID_RESPONSE, "x", provider_cost_usd=Decimal("0.5")), Decimal("0.5"),
+                     CostSource.PROVIDER, id="unusable, cost stated"),
+        pytest.param(CallError(K.INVALID_RESPONSE, "x", usage=USAGE, response_model="gpt-4o"), Decimal("0.0035"),
+                     CostSource.PRICE_TABLE, id="unusable, from another model"),
     ],
 )  # fmt: skip
 def test_the_cost_of_a_call(outcome, usd, source):
@@ -77,6 +88,28 @@ def test_the_cost_of_a_call(outcome, usd, source):
     call = record(outcome)
     assert (call.cost_usd, call.cost_source) == (usd, source)
     assert usd is not None or call.cost_reason
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        pytest.param(None, 0, "the reply was lost", id="no response"),
+        pytest.param(b"gateway time-out", 504, "the reply was lost", id="a gateway's word for it"),
+        pytest.param(b"<html>", 200, "the provider answered without a usable answer and may have charged for it", id="200"),
+    ],
+)  # fmt: skip
+def test_an_unknown_cost_has_a_true_reason(body, status, words):
+    """An answer that came but can't be used is not a lost one."""
+    call = record(CallError(K.INVALID_RESPONSE, "no good", may_be_billed=True), body, status)
+    assert (call.cost_usd, call.cost_source) == (None, CostSource.UNKNOWN)
+    assert words in call.cost_reason
+
+
+def test_a_reason_never_holds_the_key():
+    """A provider that repeats the key as a tier or a model does not bring it into the ledger (P9)."""
+    assert KEY not in record(make_reply(service_tier=KEY)).cost_reason
+    call = record(CallError(K.INVALID_RESPONSE, "x", usage=USAGE, response_model=KEY))
+    assert KEY not in call.response_model
 
 
 def test_an_error_is_recorded_with_its_words():

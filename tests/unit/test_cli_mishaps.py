@@ -1,5 +1,8 @@
 """What an exception means at the command line: exit code and sentence, also out of Beam's wrappers."""
 
+import errno
+import os
+
 import pytest
 
 from pipelines.mishaps import judge, root_cause
@@ -65,6 +68,26 @@ def test_before_a_run_nothing_is_said_about_answers() -> None:
     sentence = judge(ValueError("x")).sentence
     assert "ledger" not in sentence
     assert "--log-level debug" in sentence
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        pytest.param(errno.ENOSPC, "free some space", id="full"),
+        pytest.param(errno.EROFS, "choose an `output`", id="read-only"),
+        pytest.param(errno.EACCES, "change its mode", id="no permission"),
+        pytest.param(errno.ENOTDIR, "is a file", id="file for a folder"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_the_users_to_cure(number: int, words: str) -> None:
+    """Before a pipeline runs it ends with 2 and names the path; in a run the answers come first."""
+    error = OSError(number, os.strerror(number), "/out/x")
+    mishap = judge(error)
+    assert mishap.exit_code == 2
+    assert mishap.sentence.startswith(f"/out/x: {os.strerror(number)}; ")
+    assert words in mishap.sentence
+    during = judge(error, running=True)
+    assert (during.exit_code, "in the ledger" in during.sentence) == (3, True)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.advice import ADVICE, advice
-from pipelines.text import cells, duration, listing, moment, money, number, one_line, plural, printable, size
+from pipelines.text import cells, duration, moment, money, number, one_line, plural, printable, size
 from transforms.records.failure import FailureKind
 
 
@@ -49,14 +49,11 @@ def test_durations_have_two_units_at_most(seconds: float | None, shown: str) -> 
 
 
 def test_small_words() -> None:
-    """Counts, plurals, sizes, times and lists."""
+    """Counts, plurals, sizes and times."""
     assert (number(1234567), number(None)) == ("1,234,567", "-")
     assert (plural(1, "row"), plural(2, "row"), plural(0, "copy", "copies")) == ("1 row", "2 rows", "0 copies")
     assert (size(512), size(1500), size(20_000_000), size(5 * 10**12)) == ("512 bytes", "1.5 kB", "20 MB", "5.0 TB")
     assert moment("2026-11-21T06:34:12.5+01:00") == "2026-11-21 05:34:12 UTC"
-    assert listing(["a"]) == "a"
-    assert listing(["a", "b", "c"]) == "a, b and c"
-    assert listing("abcdefg") == "a, b, c, d, e and 2 more"
 
 
 @given(st.text(), st.integers(4, 60))

@@ -206,6 +206,7 @@ def test_a_cut_gzip_file_gives_what_can_be_read(folder):
     rows = rows_of(results)
     assert results[-1] is letter
     assert letter.line == len(rows) + 2
+    assert letter.kind is FailureKind.DAMAGED_FILE
     assert "cut or damaged" in letter.reason
     assert rows == [line.strip().split(",") for line in lines[: len(rows)]]
     assert len(rows) > 24_000

@@ -199,6 +199,12 @@ def test_a_wrong_override_is_named(refusal, overrides, environ, sentence):
         pytest.param("key: [id]", "delimiter: '\"'",
                      "job.yaml: input: has a delimiter that can't be one; use a comma, a semicolon, a tab or the like", id="delimiter"),
         pytest.param("output: out/reviews\n", "", "job.yaml: output: is missing; add it", id="missing"),
+        pytest.param("output: out/reviews", "output: ''", "job.yaml: output: is empty; name the folder for the results, such as out",
+                     id="empty output"),
+        pytest.param("name: gpt-4o-mini-2024-07-18", "name: ' '", "job.yaml: model.name: is empty; name the model", id="empty model"),
+        pytest.param("pool:", "audit: {redact: [text, id]}\npool:",
+                     'job.yaml: audit.redact: the column "id" is in input.key too, and rows go by their key in all outputs, so it '
+                     "would show; take it out of one of the two", id="redacted key"),
     ],
 )  # fmt: skip
 def test_every_mistake_is_one_line(refusal, old, new, sentence):
@@ -241,6 +247,8 @@ def test_a_column_may_be_called_like_a_secret(load):
         pytest.param(b"name: \xff", "byte 7 is not UTF-8", id="not UTF-8"),
         pytest.param(b"name: a\0", "job.yaml: ", id="control character"),
         pytest.param(b"", "job.yaml: is empty", id="empty"),
+        pytest.param(b"name: a\nanswer: &x {schema: *x}\n", "job.yaml: an alias (*) stands inside its own anchor", id="loop"),
+        pytest.param(b"name: &x [[*x]]\n", "job.yaml: an alias (*) stands inside its own anchor", id="loop of lists"),
         pytest.param(b"- a\n", "is not a mapping", id="list"),
         pytest.param(b"a: !!python/object:os.system x", "could not determine a constructor", id="unsafe tag"),
     ],
@@ -248,6 +256,13 @@ def test_a_column_may_be_called_like_a_secret(load):
 def test_a_file_that_is_no_yaml_mapping_says_where(refusal, text, words):
     """Line and column, in the words of the file."""
     assert words in refusal(text)
+
+
+def test_an_alias_may_be_used_often(load, refusal):
+    """Only one that holds itself is refused, also in an override."""
+    schema = "{type: object, properties: {a: &t {type: string}, b: *t, c: {items: *t}}}"
+    assert load(JOB, f"answer.schema={schema}").job.answer.json_schema["properties"]["b"] == {"type": "string"}
+    assert "an alias (*)" in refusal(JOB, "input.key=[&a [*a]]")
 
 
 def test_a_missing_job_file_is_named(tmp_path):
@@ -293,6 +308,13 @@ def test_columns_the_job_names_must_exist(load, override, columns, sentence):
     check_columns(load().job, ["id", "text"], "j")
 
 
+def test_the_error_column_clashes_only_where_it_is_written(load):
+    """<field>_error exists with on_failure: keep alone."""
+    check_columns(load().job, ["id", "text", "sentiment_error"], "j")
+    with pytest.raises(ConfigError, match='"sentiment_error"'):
+        check_columns(load(JOB, "on_failure=keep").job, ["id", "text", "sentiment_error"], "j")
+
+
 def test_a_schema_is_given_as_written(load, tmp_path):
     """Plain text has none."""
     loaded = load()
@@ -336,6 +358,8 @@ def test_a_pydantic_model_beside_the_job_gives_its_schema(load, tmp_path):
     [
         pytest.param("", "answers_a", 'write "package.module:Class"', id="no class"),
         pytest.param("", "answers_nowhere:X", "can't import answers_nowhere", id="no module"),
+        pytest.param("import sys\nsys.exit(0)", "answers_f:X", "ends the program", id="module exits"),
+        pytest.param("raise BaseException('odd')", "answers_g:X", "odd", id="module raises anything"),
         pytest.param("1/0", "answers_b:X", "division by zero", id="module fails"),
         pytest.param("", "answers_c:X", "has no such class", id="class is not there"),
         pytest.param("X = 5", "answers_d:X", "is no pydantic model", id="no model"),

@@ -135,6 +135,7 @@ def test_a_cut_gzip_file_gives_what_can_be_read(folder):
     _, results = load(folder, whole[: len(whole) // 2], "x.jsonl.gz")
     assert [isinstance(one, DeadLetter) for one in results] == [False] * (len(results) - 1) + [True]
     assert results[-1].line == len(results)
+    assert results[-1].kind is FailureKind.DAMAGED_FILE
 
 
 PIECES = st.sampled_from(

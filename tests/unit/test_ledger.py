@@ -102,15 +102,20 @@ def test_a_segment_cut_anywhere_gives_the_records_whose_line_is_whole(
     assert list(ledger.read_segment(str(path))) == records[: max(0, kept.count(b"\n") - 1)]
 
 
+def _settles(record: CallRecord) -> bool:
+    is_answer = record.kind in SETTLED and (record.text is not None or record.kind is not FailureKind.OK)
+    return record.call_type is CallType.LLM and is_answer
+
+
 @settings(max_examples=60, deadline=None)
 @given(records=st.lists(_CALLS, min_size=1, max_size=6))
 def test_read_answers_agrees_with_reading_whole_records(
     tmp_path_factory: pytest.TempPathFactory, records: list[CallRecord]
 ) -> None:
-    """The fast path skips payloads, and yields what `reusable` lets through, with the record's own values."""
+    """The fast path skips payloads, and yields what settles a request for good, with the record's own values."""
     path = _write(tmp_path_factory.mktemp("ledger"), *records)
     answers = list(ledger.read_answers(path))
-    expected = [record for record in records if ledger.reusable(record)]
+    expected = [record for record in records if _settles(record)]
     assert len(answers) == len(expected)
     for answer, record in zip(answers, expected, strict=True):
         for name in (
@@ -267,11 +272,16 @@ def test_a_segment_of_a_newer_format_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", list(FailureKind))
-def test_only_settled_llm_calls_are_reusable(kind: FailureKind) -> None:
+def test_only_settled_llm_calls_are_reusable(tmp_path: Path, kind: FailureKind) -> None:
     """A call is reused when its kind is settled, and an OK one only with its text."""
-    assert ledger.reusable(make_call(kind=kind)) == (kind in SETTLED)
-    assert ledger.reusable(make_call(kind=kind, text=None)) == (kind in SETTLED and kind is not FailureKind.OK)
-    assert not ledger.reusable(make_call(kind=kind, call_type=CallType.HTTP))
+    calls = [
+        make_call(0, kind=kind),
+        make_call(1, kind=kind, text=None),
+        make_call(2, kind=kind, call_type=CallType.HTTP),
+    ]
+    found = [answer.request_id for answer in ledger.read_answers(_write(tmp_path, *calls))]
+    bare = [] if kind is FailureKind.OK else ["r-1"]
+    assert found == (["r-0", *bare] if kind in SETTLED else [])
 
 
 @pytest.mark.parametrize(

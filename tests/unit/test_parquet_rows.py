@@ -12,6 +12,7 @@ from transforms.records.failure import DeadLetter, FailureKind
 from transforms.records.settings import InputSettings
 from transforms.storage import inputs
 from transforms.storage.inputs import expand, input_schema, read_rows, read_unit, work_units
+from transforms.storage.parquet_rows import _batch_rows
 
 
 def load(path, table, **options):
@@ -106,9 +107,49 @@ def test_a_damaged_row_group_is_one_dead_letter(tmp_path):
     path.write_bytes(bytes(data))
     results = list(read_rows(files[0], job_input, schema))
     (letter,) = [one for one in results if isinstance(one, DeadLetter)]
-    assert letter.kind is FailureKind.MALFORMED_ROW
+    assert letter.kind is FailureKind.DAMAGED_FILE
     assert letter.reason.startswith("rows 1001 to 2000: row group 1 is damaged")
+    assert "1000 row(s) are lost" in letter.reason
     assert len(results) == 2001
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(pa.timestamp("us", tz="Mars/Base"), id="column"),
+        pytest.param(pa.list_(pa.timestamp("ns", tz="Mars/Base")), id="list"),
+        pytest.param(pa.struct([("a", pa.timestamp("us", tz="Mars/Base"))]), id="struct"),
+        pytest.param(pa.map_(pa.string(), pa.timestamp("us", tz="Mars/Base")), id="map"),
+    ],
+)
+def test_an_unknown_time_zone_stops_before_launch(tmp_path, kind):
+    """The column and the zone are named, at whatever depth it is."""
+    with pytest.raises(InputError, match='the column "t" is in the time zone "Mars/Base"'):
+        load(tmp_path / "x.parquet", pa.table({"i": [1], "t": pa.array([None], kind)}))
+
+
+def test_known_time_zones_are_read(tmp_path):
+    """Names and offsets."""
+    zones = ("UTC", "Europe/Vienna", "+02:00")
+    table = pa.table({zone: pa.array([0], pa.timestamp("us", tz=zone)) for zone in zones})
+    job_input, files, schema = load(tmp_path / "x.parquet", table)
+    (row,) = read_rows(files[0], job_input, schema)
+    assert {value.timestamp() for value in row.values.values()} == {0.0}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_any_failure_to_make_python_values_is_a_dead_letter(nested):
+    """Whatever Arrow raises, even a KeyError, or for text inside a list, takes its row and not the run."""
+    text = pa.StringArray.from_buffers(
+        2, pa.array([b"ab", b"\xffz"], pa.binary()).buffers()[1], pa.py_buffer(b"ab\xffz")
+    )
+    zoned = pa.array([None, 0], pa.timestamp("us", tz="Mars/Base"))
+    bad = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), text) if nested else zoned
+    batch = pa.RecordBatch.from_arrays([pa.array([1, 2]), bad], names=["i", "v"])
+    good, letter = _batch_rows(batch, "x.parquet", 1)
+    assert good.values["i"] == 1
+    assert letter.kind is (FailureKind.UNDECODABLE if nested else FailureKind.WRONG_TYPE)
+    assert (letter.line, letter.row["i"]) == (2, 2)
 
 
 @pytest.mark.parametrize(

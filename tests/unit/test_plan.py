@@ -1,5 +1,6 @@
 """`rowbeam plan`: what a run would send and cost, without sending anything."""
 
+import gzip
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,16 @@ def test_rows_that_fail_before_any_call_are_counted_with_examples(
     assert (failure["kind"], failure["rows"]) == (kind, count)
     assert failure["examples"][0]["source"].startswith("rows.csv:")
     assert plan["requests"]["to_send"] == 1
+
+
+def test_a_damaged_file_is_warned_of(tmp_path: Path) -> None:
+    """Before money is spent it is said that rows are missing, and of which file."""
+    rows = "id,text\n" + "".join(f"{number},{number**7}\n" for number in range(20_000))
+    whole = gzip.compress(rows.encode())
+    (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
+    plan = make_plan(prepared_job(tmp_path, input={"path": "cut.csv.gz", "key": ["id"]}))
+    assert [entry["kind"] for entry in plan["failures"]] == ["damaged_file"]
+    assert any(warning.startswith("cut.csv.gz can't be read to the end") for warning in plan["warnings"])
 
 
 def test_a_line_without_a_key_that_the_template_uses_is_not_asked_about(tmp_path: Path) -> None:

@@ -149,3 +149,31 @@ def test_a_price_table_pickles_empty():
     copy = pickle.loads(pickle.dumps(PRICES))  # noqa: S301 - our own bytes
     assert copy.rates("openai", "gpt-4o-mini") == PRICES.rates("openai", "gpt-4o-mini")
     assert len(pickle.dumps(PRICES)) < 200
+
+
+@pytest.mark.parametrize(
+    ("tier", "usd"),
+    [
+        pytest.param(None, "0.00018", id="not named"),
+        pytest.param("default", "0.00018", id="openai standard"),
+        pytest.param("standard", "0.00018", id="anthropic standard"),
+        pytest.param("auto", "0.00018", id="auto"),
+        pytest.param("priority", None, id="dearer"),
+        pytest.param("flex", None, id="cheaper"),
+    ],
+)
+def test_only_the_standard_tier_has_a_price(tier, usd):
+    """Another tier's price is not in the table, so the cost is unknown and says so; never the standard price."""
+    cost = PRICES.cost("openai", "gpt-4o-mini", None, Usage(1000, 50), None, service_tier=tier, at=AT)
+    if usd is None:
+        assert (cost.usd, cost.source) == (None, CostSource.UNKNOWN)
+        assert cost.reason == f"service tier {tier} is not in the price list"
+    else:
+        assert cost.usd == Decimal(usd)
+
+
+def test_a_stated_cost_holds_at_any_tier():
+    """The provider knows what its tier costs, and this machine has none."""
+    stated = PRICES.cost("openrouter", "m", None, Usage(1, 1), Decimal("0.5"), service_tier="priority")
+    assert (stated.usd, stated.source) == (Decimal("0.5"), CostSource.PROVIDER)
+    assert PRICES.cost("llama_cpp", "m", None, Usage(1, 1), None, service_tier="x").source is CostSource.NOT_BILLED

@@ -128,9 +128,11 @@ def test_the_address_may_end_in_v1_or_not(base_url):
     assert ours.probe("k").url == "https://gate.example/v1/models?limit=1"
 
 
-def test_the_identity_holds_all_but_prompt_version_and_address():
-    """The same question to the same model shares an identity."""
-    assert provider(SCHEMA, api_version="2023-06-01", base_url="http://x").identity() == provider(SCHEMA).identity()
+def test_the_identity_holds_all_but_prompt_and_version():
+    """The same question to the same model shares an identity; what answers elsewhere is not that model."""
+    own = "https://api.anthropic.com/v1/"
+    assert provider(SCHEMA, api_version="2023-06-01", base_url=own).identity() == provider(SCHEMA).identity()
+    assert provider(base_url="http://x/v1/").identity() == provider().identity() | {"base_url": "http://x"}
     assert provider().identity() == {
         "provider": "anthropic",
         "api": "messages",
@@ -301,3 +303,13 @@ def test_ids_and_limits():
     assert provider().request_id(response(b"<html>", 500)) is None
     limits = provider().rate_limits(response(message(), anthropic_ratelimit_requests_limit="5"), 0.0)
     assert limits == RateLimits(limit_requests=5)
+
+
+@pytest.mark.parametrize("content", [pytest.param(None, id="answer"), pytest.param([], id="no text")])
+def test_the_service_tier_is_read_from_the_usage(content):
+    """Answers, and messages without text, name the tier and the model that decide their price."""
+    body = message(content=content)
+    body["usage"]["service_tier"] = "priority"
+    outcome = provider().read(response(body))
+    assert isinstance(outcome, Reply if content is None else CallError)
+    assert (outcome.service_tier, outcome.response_model) == ("priority", "claude-sonnet-4-5-20250929")

@@ -180,10 +180,11 @@ def test_extra_parameters_are_merged_as_they_are():
     assert (body["service_tier"], body["max_completion_tokens"], ours.max_output_tokens) == ("flex", 9, 9)
 
 
-def test_the_identity_holds_all_but_the_prompt_and_the_address():
-    """Two addresses of OpenAI share an identity; another parameter makes another."""
-    here, there = provider(SCHEMA), provider(SCHEMA, base_url="https://eu.api.openai.com/v1/")
-    assert here.identity() == there.identity()
+def test_the_identity_holds_all_but_the_prompt():
+    """Another parameter makes another, and so does another address: what answers there is not OpenAI."""
+    here, there = provider(SCHEMA), provider(SCHEMA, base_url="http://stand-in/v1/")
+    assert here.identity() == provider(SCHEMA, base_url="https://api.openai.com/v1/").identity()
+    assert there.identity() == here.identity() | {"base_url": "http://stand-in/v1"}
     assert here.identity()["provider"] == "openai"
     assert here.identity()["body"].keys() == {"model", "response_format"}
     assert provider(SCHEMA, {"seed": 1}).identity() != here.identity()
@@ -492,3 +493,30 @@ def test_usage_may_be_missing():
     body = completion()
     del body["usage"]
     assert provider().read(response(body)).usage == Usage()
+
+
+@pytest.mark.parametrize(
+    ("api", "body", "lacking"),
+    [
+        pytest.param("chat_completions", completion(), completion(None), id="chat"),
+        pytest.param("responses", answer(), answer(parts=[]), id="responses"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("said", "tier"),
+    [("priority", "priority"), ("Default", "default"), (None, None), (7, None), ("x" * 99, "x" * 50 + " ...")],
+)
+def test_the_service_tier_is_read(api, body, lacking, said, tier):
+    """Answers, and errors that carry usage, name the tier and the model that decide their price."""
+    for given_body, kind in ((body, Reply), (lacking, CallError)):
+        outcome = provider(api=api).read(response({**given_body, "service_tier": said}))
+        assert isinstance(outcome, kind)
+        assert (outcome.service_tier, outcome.response_model) == (tier, "gpt-4o-mini-2024-07-18")
+        assert outcome.usage == USAGE
+
+
+def test_an_answer_broken_off_names_its_tier():
+    """What was run before the break is priced like an answer."""
+    outcome = provider().read(response({**completion(finish="error"), "service_tier": "flex"}))
+    assert isinstance(outcome, CallError)
+    assert (outcome.service_tier, outcome.usage) == ("flex", USAGE)

@@ -107,13 +107,15 @@ def test_the_probe_asks_for_the_key_itself():
 
 
 def test_identity():
-    """Routing can change the answer and is part of it."""
+    """Routing can change the answer and is part of it; so is an address that is not OpenRouter's own."""
     assert provider().identity() == {
         "provider": "openrouter",
         "api": "chat_completions",
         "body": {"model": "openai/gpt-4o-mini"},
     }
     assert provider(routing={"only": ["azure"]}).identity() != provider().identity()
+    assert provider(base_url="https://openrouter.ai/api/v1/").identity() == provider().identity()
+    assert provider(base_url="http://x/v1").identity() == provider().identity() | {"base_url": "http://x/v1"}
 
 
 def test_an_answer_is_read_with_its_price():
@@ -135,6 +137,8 @@ def test_an_answer_is_read_with_its_price():
         pytest.param({"cost": "0.1"}, None, id="string"),
         pytest.param({"cost": -1}, None, id="negative"),
         pytest.param({"cost": True}, None, id="boolean"),
+        pytest.param({"cost": 1e30}, None, id="beyond-all-money"),
+        pytest.param({"cost": 999_999_999.5}, "999999999.5", id="much"),
         pytest.param(
             {"cost": 0.1, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.2}}, "0.3", id="own-key"
         ),

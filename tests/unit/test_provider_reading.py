@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transforms.providers import PROVIDERS, make_provider
+from transforms.providers.reading import NOT_JSON, parse_json
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError, HttpResponse, Reply
 from transforms.records.request import Prompt
@@ -204,3 +205,36 @@ def test_no_identity_holds_a_key(adapter):
 def test_every_provider_of_the_table_is_read_here():
     """A provider added to the table must be added to this file."""
     assert {model.provider for model in MODELS} == set(PROVIDERS)
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        pytest.param(b"a\\ud800b", "a\ufffdb", id="first half"),
+        pytest.param(b"a\\uDC00b", "a\ufffdb", id="second half, in capitals"),
+        pytest.param(b"\\ud83d\\ude00\\ud83d", "\U0001f600\ufffd", id="a pair stays a character"),
+        pytest.param(b"\\\\ud800 \\ud800", "\\ud800 \ufffd", id="an escaped backslash is no escape"),
+    ],
+)
+def test_half_a_surrogate_pair_does_not_cost_the_answer(written, text):
+    """The paid answer is read, as Unicode that the ledger, Parquet and JSON lines can all hold."""
+    body = orjson.dumps(CHAT).replace(b'"hi"', b'"' + written + b'"')
+    outcome = ADAPTERS[0].read(HttpResponse(200, {}, body))
+    assert isinstance(outcome, Reply)
+    assert outcome.text == text
+    assert outcome.usage.input_tokens == 5
+    assert orjson.loads(orjson.dumps(outcome.text)) == text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"a": "\\ud800"', id="cut off"),
+        pytest.param(b'{"a": "\\ud800", "b": NaN}', id="NaN"),
+        pytest.param(b'{"a": "\\ud800\xff"}', id="not UTF-8"),
+        pytest.param(b'["\\ud800", ' + b"[" * 100_000 + b"]" * 100_000 + b"]", id="too deep"),
+    ],
+)
+def test_what_is_not_json_stays_so_beside_a_lone_surrogate(body):
+    """The second look is for the surrogate alone."""
+    assert parse_json(body) is NOT_JSON

@@ -1,9 +1,11 @@
 """Model settings that can't work are refused before anything is sent, with the key's path and the cure."""
 
 import pickle
+from types import SimpleNamespace
 
 import pytest
 
+from transforms._worker import read_key
 from transforms.providers import PROVIDERS, make_provider
 from transforms.records.errors import ConfigError
 from transforms.records.settings import ModelParams, ModelSettings
@@ -70,6 +72,16 @@ BAD = [
     pytest.param("openai", {"routing": {}}, "model.routing: only for openrouter", id="stray-routing"),
     pytest.param("openai", {"gguf": "x.gguf"}, "model.gguf: only for llama_cpp", id="stray-gguf"),
     pytest.param("openai", {"headers": {"Authorization": "x"}}, "model.headers.Authorization: ", id="secret-header"),
+    pytest.param(
+        "openai", {"headers": {"X-A": "a\r\nX-B: b"}}, "model.headers.X-A: holds a line break", id="header-crlf"
+    ),
+    pytest.param("openai", {"headers": {"X-A": "a\0"}}, "model.headers.X-A: holds a line break", id="header-nul"),
+    pytest.param("openai", {"headers": {"X-A: b\r\nX-B": "b"}}, "model.headers: 'X-A", id="header-name"),
+    pytest.param("openai", {"headers": {"": "b"}}, "model.headers: '' is no header name", id="header-no-name"),
+    *(
+        pytest.param("openai", {"headers": {name: "1"}}, f"model.headers.{name}: ", id=f"header-{name}")
+        for name in ("Host", "content-length", "Transfer-Encoding", "Content-Type", "Connection")
+    ),
     *(
         pytest.param("openai", {"params": {"extra": {key: 1}}}, f"model.params.extra.{key}: ", id=f"extra-{key}")
         for key in ("model", "messages", "input", "stream", "n", "background", "system", "instructions")
@@ -95,6 +107,24 @@ def test_settings_that_cannot_work_are_refused(name, changes, beginning):
     with pytest.raises(ConfigError) as caught:
         make(name, **changes)
     assert str(caught.value).startswith(beginning)
+
+
+def test_headers_of_ones_own_are_taken():
+    """What harms nothing is sent."""
+    headers = {"X-Team": "a b; c=ü"}
+    assert make("openai", headers=headers).name == "openai"
+
+
+@pytest.mark.parametrize("key", ["sk-a\r\nX-Evil: 1", "sk-a\0b", "sk-\u201ca\u201d"])
+def test_a_key_that_would_break_the_request_is_refused_and_not_shown(monkeypatch, key):
+    """Before the run, with the variable's name."""
+    provider = SimpleNamespace(key_env="SOME_API_KEY")
+    monkeypatch.setattr("os.environ", {"SOME_API_KEY": key})
+    with pytest.raises(ConfigError, match="SOME_API_KEY") as caught:
+        read_key(provider)
+    assert "sk-" not in str(caught.value)
+    monkeypatch.setattr("os.environ", {"SOME_API_KEY": " sk-abc\n"})
+    assert read_key(provider) == "sk-abc"
 
 
 def test_a_password_in_an_address_is_not_repeated():

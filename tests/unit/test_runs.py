@@ -131,9 +131,9 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_killed_run_is_told_from_its_ledger(tmp_path: Path) -> None:
-    """Calls, batches and members become tables; a batch without an end is interrupted; copies of a line count once."""
+    """Calls, batches and members become tables; a batch without an end is interrupted; what stages left is replaced."""
     folder = _start(tmp_path)
-    _append(tmp_path, make_opened(), make_call(0), make_call(1), make_call(1), make_call(2), make_ended())
+    _append(tmp_path, make_opened(), make_call(0), make_call(1), make_call(2), make_ended())
     failed = {
         kind: make_failed_call(n, kind, batch_id="b2", call_id=f"b2-{n}")
         for n, kind in enumerate((FailureKind.REFUSAL, FailureKind.TIMEOUT))

@@ -1,14 +1,18 @@
 """pipelines/summary.py: what a run's counts come to, and with which exit code it ends."""
 
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from pipelines.run_text import draw_run
 from pipelines.summary import check_files, summarise
 from transforms.records.errors import InternalError
+from transforms.records.failure import FailureKind
 from transforms.records.settings import Job
 from transforms.storage.runs import RunFolder
 
@@ -18,6 +22,8 @@ DEAD = {
     "reason": "openai has given no answer for 300 s; run the job again when it is back",
     "requests": 2,
 }
+
+CUT = [{"stage": "read", "kind": str(FailureKind.DAMAGED_FILE), "rows": 1}]
 
 
 def prepared(folder="out", *, ratio=0.05, keep=False, file_format="parquet"):
@@ -80,6 +86,29 @@ def test_exit_code_status_and_sentence(found, ratio, code, status, words):
     assert bool(result.sentence) == (code != 0)
 
 
+@pytest.mark.parametrize(
+    ("found", "code", "status"),
+    [
+        pytest.param(totals(99_999, 1, letters=CUT), 1, "incomplete_input", id="one letter among many rows"),
+        pytest.param(totals(0, 9, letters=CUT), 1, "incomplete_input", id="before too many letters"),
+        pytest.param(totals(9, 1, 3, letters=CUT, reasons=[DEAD]), 5, "pending", id="pending before it"),
+    ],
+)
+def test_a_file_that_could_not_be_read_to_its_end_is_never_done(tmp_path, found, code, status):
+    """One dead letter stands for any number of lost rows, so the ratio says nothing; the file is named."""
+    job = prepared(tmp_path, ratio=1.0)
+    letters = Path(job.run.dead_letters)
+    letters.mkdir(parents=True)
+    (letters / "part-00000.jsonl").write_text(
+        '{"kind":"malformed_row","reason":"\\"damaged_file\\"","source":{"path":"sound.csv","line":1}}\n'
+        '{"kind":"damaged_file","reason":"x","source":{"path":"rows.csv.gz","line":7}}\n'
+    )
+    result = summarise(job, found, 1.0)
+    assert (result.exit_code, result.summary["status"]) == (code, status)
+    if code == 1:
+        assert result.sentence.startswith("rows.csv.gz could not be read to the end")
+
+
 def test_the_summary_has_the_stable_keys():
     """As DESIGN section 6 fixes them; outputs name where things are."""
     summary = summarise(prepared(), totals(8, 1), 1.23456).summary
@@ -108,6 +137,24 @@ def test_an_unknown_cost_is_never_shown_as_nothing(calls, cost):
     """Null when no call's cost is known; how many are not known is told beside it."""
     summary = summarise(prepared(), totals(5, **calls), 1.0).summary
     assert (summary["cost_usd"], summary["calls_of_unknown_cost"]) == (cost, calls["unknown_cost"])
+
+
+@pytest.mark.parametrize(
+    ("calls", "words"),
+    [
+        pytest.param({}, "$0.2500", id="all known"),
+        pytest.param({"unknown_cost": 2, "cost_reasons": {"lost": 2}}, "at least $0.2500: 2 calls of unknown cost (lost)",
+                     id="some known"),
+        pytest.param({"unknown_cost": 5, "cost_reasons": {"lost": 2, "no price": 3}}, "unknown (no price)", id="none known"),
+    ],
+)  # fmt: skip
+def test_a_partial_sum_is_told_as_one(calls, words):
+    """People read "at least" where a call's cost is not known, and why."""
+    console = Console(file=StringIO(), width=160, color_system=None)
+    summary = summarise(prepared(), totals(5, **calls), 1.0).summary
+    draw_run({"summary": summary, "sample": [], "field": "a", "example": None, "output": "o", "dry_run": True}, console)
+    line = next(line for line in console.file.getvalue().splitlines() if "Cost" in line)
+    assert line.replace("Cost", "").strip() == words
 
 
 @pytest.mark.parametrize(

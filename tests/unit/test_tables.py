@@ -18,7 +18,7 @@ from transforms.records.row import Outcome, RowOutcome
 from transforms.rules.answer_columns import AnswerColumns
 from transforms.rules.prompt import PromptTemplate
 from transforms.storage.arrow_types import AUDIT_SCHEMAS, CALLS, MONEY
-from transforms.storage.audit_rows import batch_row, call_row, member_rows, row_row
+from transforms.storage.audit_rows import Story, batch_row, call_row, member_rows, row_row
 from transforms.storage.tables import ParquetWriter, enriched_schema, json_default, record_batch
 
 _PAIR = pa.schema([pa.field("name", pa.string(), nullable=False), pa.field("size", pa.int64())])
@@ -138,7 +138,7 @@ def test_every_audit_row_fits_its_table() -> None:
     outcome = RowOutcome("id-1", "reviews.csv", 7, Outcome.ENRICHED, "r-0", "b1-000000", RUN)
     rows = {
         "calls": [call_row(make_call()), call_row(make_failed_call(1, FailureKind.TIMEOUT, cost_usd=None))],
-        "batches": [batch_row(make_opened(), [make_ended()]), batch_row(make_opened(), [])],
+        "batches": [batch_row(make_opened(), 3, make_ended()), batch_row(make_opened(), 3, None)],
         "batch_members": member_rows(make_opened()),
         "rows": [row_row(outcome, RUN)],
     }
@@ -152,12 +152,16 @@ def test_every_audit_row_fits_its_table() -> None:
     assert [member["ordinal"] for member in rows["batch_members"]] == [0, 1, 2]
 
 
-def test_of_several_ends_of_a_batch_the_last_counts() -> None:
+def test_of_several_ends_of_a_batch_the_last_counts(tmp_path: Path) -> None:
     """A bundle that was tried again ends its batch twice."""
     early, late = make_ended(succeeded=1), make_ended(succeeded=2)
     object.__setattr__(early, "ended_at_us", 1)
-    for ends in ([early, late], [late, early]):
-        assert batch_row(make_opened(), ends)["succeeded_count"] == 2
+    for number, ends in enumerate(([early, late], [late, early])):
+        with ParquetWriter(str(tmp_path / f"members-{number}"), AUDIT_SCHEMAS["batch_members"]) as members:
+            story = Story(members)
+            for record in (make_opened(), *ends):
+                story.take(record)
+        assert [row["succeeded_count"] for row in story.batch_rows()] == [2]
 
 
 def test_every_audit_column_says_what_it_is() -> None:

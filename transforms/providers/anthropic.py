@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ import orjson
 from transforms.providers import error_text
 from transforms.providers.classify import ErrorWords, call_error, error_words, status_kind, unreadable
 from transforms.providers.headers import anthropic_limits, date_s
-from transforms.providers.reading import count, mapping, parse_json, words
+from transforms.providers.reading import count, mapping, parse_json, tier, words
 from transforms.providers.settings_check import check_settings, output_limit, refuse_param, static_headers
 from transforms.records.errors import ConfigError
 from transforms.records.failure import FailureKind
@@ -172,19 +173,21 @@ def _read_message(data: Any, response: HttpResponse) -> Reply | CallError:
     raw = words(body.get("stop_reason"))
     kind, finish = _STOPS.get((raw or "end_turn").lower(), _NORMAL)
     usage = _read_usage(body.get("usage"))
+    model, ran_at = words(body.get("model")), tier(mapping(body.get("usage")).get("service_tier"))
     text = _read_text(body.get("content"))
     if kind is FailureKind.OK and text is None:
         what = "a message without text" if body.get("type") == "message" else None
-        return unreadable(response, data, usage, what)
+        return replace(unreadable(response, data, usage, what), response_model=model, service_tier=ran_at)
     return Reply(
         kind=kind,
         text=text,
         finish_reason=finish,
         raw_finish_reason=raw,
-        response_model=words(body.get("model")),
+        response_model=model,
         usage=usage,
         response_id=words(body.get("id")),
         explanation=_explanation(body.get("stop_details")) if kind is FailureKind.REFUSAL else None,
+        service_tier=ran_at,
     )
 
 

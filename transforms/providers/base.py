@@ -29,9 +29,9 @@ class Provider(Protocol):
     key_env: str | None
 
     def identity(self) -> dict[str, Any]:
-        """Everything but the prompt that can change an answer: provider, API, base URL's kind, body without prompt.
+        """Everything but the prompt that can change an answer.
 
-        Never holds a key. Two jobs with equal identity() and equal prompts share request ids.
+        Provider, API, body without prompt, and the base URL when it is not the provider's own. Never holds a key. Two jobs with equal identity() and equal prompts share request ids.
         """
         ...
 

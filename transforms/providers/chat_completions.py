@@ -1,11 +1,12 @@
 """The chat-completions wire: request bodies and the reading of answers (providers.md 2.2, 12.4, 12.5)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from transforms.providers.classify import call_error, unreadable
-from transforms.providers.reading import count, first, mapping, words
+from transforms.providers.reading import count, first, mapping, tier, words
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError, FinishReason, HttpResponse, Reply
 from transforms.records.request import Prompt
@@ -114,11 +115,12 @@ def read_answer(data: Any, response: HttpResponse, cost_usd: Decimal | None = No
     if kind is None:
         if finish is FinishReason.ERROR:
             said = f"the provider broke off the answer (finish reason {raw})"
-            return call_error(
+            error = call_error(
                 FailureKind.SERVER_ERROR, said, response, code=raw, usage=usage, may_be_billed=text is not None
             )
+            return _with_price(error, body, cost_usd)
         if text is None:
-            return unreadable(response, data, usage, _lack(choice, message))
+            return _with_price(unreadable(response, data, usage, _lack(choice, message)), body, cost_usd)
         kind = FailureKind.OK
     return Reply(
         kind=kind,
@@ -130,6 +132,17 @@ def read_answer(data: Any, response: HttpResponse, cost_usd: Decimal | None = No
         response_id=words(body.get("id")),
         provider_cost_usd=cost_usd,
         explanation=refusal,
+        service_tier=tier(body.get("service_tier")),
+    )
+
+
+def _with_price(error: CallError, body: Mapping[str, Any], cost_usd: Decimal | None) -> CallError:
+    """Return the error of a call that was run with what its price depends on."""
+    return replace(
+        error,
+        response_model=words(body.get("model")),
+        provider_cost_usd=cost_usd,
+        service_tier=tier(body.get("service_tier")),
     )
 
 

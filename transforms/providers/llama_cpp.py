@@ -30,7 +30,10 @@ class LlamaCpp(OpenAIFamily):
 
     def identity(self) -> dict[str, Any]:
         """Return provider, API, body without prompt, and the weights' file name when the job gives one."""
-        return super().identity() | ({} if self._gguf is None else {"gguf": self._gguf})
+        identity = super().identity() | ({} if self._gguf is None else {"gguf": self._gguf})
+        # The port is drawn anew for each run; the weights are what answers.
+        identity.pop("base_url", None)
+        return identity
 
     def probe(self, key: str | None) -> HttpRequest | None:
         """Return a GET of the models list, or None before the server's address is known."""

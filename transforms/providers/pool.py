@@ -5,7 +5,7 @@ The guarantees:
 
 * A call's record is handed to `record` (the ledger) before its answer is handed to the session (P4).
 * A request is tried again alone, never with its group (P7); a request that waits for its next try holds no slot.
-* Memory is bounded: `CallSession.feed` holds the caller back while `high_water` requests are queued or in flight.
+* Memory is bounded per session: `feed` holds the caller back while `high_water` of its requests are under way.
 * When the provider refuses the account (billing, key, model) or stays dead, everything unsent ends as
   `PendingRequest`; what is in flight is waited for and kept.
 

@@ -3,6 +3,7 @@
 Counters outside 0 .. 2**63-1, booleans, strings in a number's place: all read as None, never as 0.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -19,16 +20,29 @@ QUOTE_LIMIT = 500
 _NOTHING: Final[Mapping[str, Any]] = {}
 _MAX_COUNT = 2**63
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|key|gsk)[-_][A-Za-z0-9_*.-]{8,}|\bBearer\s+\S+", re.IGNORECASE)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the JSON value, or NOT_JSON; skips blank lines and SSE comment lines before it (providers.md 10.2)."""
+    """Return the JSON value, or NOT_JSON; skips blank lines and SSE comment lines before it (providers.md 10.2).
+
+    An escaped half of a surrogate pair, which models do send, is read as U+FFFD, so that the value is Unicode.
+    """
     if body[:1] != b"{":
         body = _skip_keep_alive(body)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
+        return _parse_mended(body) if b"\\ud" in body or b"\\uD" in body else NOT_JSON
+
+
+def _parse_mended(body: bytes) -> Any:
+    # orjson refuses lone surrogates; the json module keeps them, and joins the pairs.
+    try:
+        text = json.dumps(json.loads(body.decode()), ensure_ascii=False)
+        return orjson.loads(_LONE_SURROGATE.sub("\ufffd", text))
+    except (ValueError, RecursionError):
         return NOT_JSON
 
 
@@ -52,6 +66,12 @@ def first(value: Any) -> Mapping[str, Any]:
 def words(value: Any) -> str | None:
     """Return a string that holds more than blanks, else None."""
     return value if isinstance(value, str) and value.strip() else None
+
+
+def tier(value: Any) -> str | None:
+    """Return the name of a service tier in lower case, cut to 50 characters, else None."""
+    name = words(value)
+    return None if name is None else clean(name, 50).lower()
 
 
 def count(value: Any) -> int | None:

@@ -1,10 +1,11 @@
 """The Responses wire: request bodies and the reading of answers (providers.md 2.3)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from transforms.providers.classify import call_error, error_words, openai_kind, unreadable
-from transforms.providers.reading import count, mapping, plain, words
+from transforms.providers.reading import count, mapping, plain, tier, words
 from transforms.providers.settings_check import refuse_param
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError, FinishReason, HttpResponse, Reply
@@ -59,6 +60,14 @@ def read_usage(value: Any) -> Usage:
 
 def read_answer(data: Any, response: HttpResponse) -> Reply | CallError:
     """Return the outcome of a 2xx body: a Response object of any status."""
+    outcome = _read_status(data, response)
+    if isinstance(outcome, Reply):
+        return outcome
+    body = mapping(data)
+    return replace(outcome, response_model=words(body.get("model")), service_tier=tier(body.get("service_tier")))
+
+
+def _read_status(data: Any, response: HttpResponse) -> Reply | CallError:
     body = mapping(data)
     status = body.get("status")
     if status == "failed":
@@ -128,4 +137,5 @@ def _reply(
         usage=read_usage(body.get("usage")),
         response_id=words(body.get("id")),
         explanation=explanation,
+        service_tier=tier(body.get("service_tier")),
     )

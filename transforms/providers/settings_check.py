@@ -1,5 +1,6 @@
 """Checks of model settings that need no network: every complaint names the key and the cure."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,6 +10,12 @@ from transforms.records.settings import ModelSettings
 
 #: Headers that carry a secret; they come from the environment, never from the job file (P9).
 _SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "proxy-authorization", "cookie"})
+
+#: Headers that the client writes itself, from the address and the body; others would break the request.
+_CLIENT_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "content-type", "connection"})
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 #: Body fields that the job file sets elsewhere, or that would change what comes back.
 _RESERVED: Mapping[str, str] = {
@@ -49,14 +56,24 @@ def check_settings(
     for key, owners in _OWNERS.items():
         if getattr(settings, key) is not None and provider not in owners:
             raise ConfigError(f"model.{key}: only for {' and '.join(owners)}; remove it or change model.provider")
-    for name in settings.headers:
-        if name.lower() in _SECRET_HEADERS:
-            raise ConfigError(f"model.headers.{name}: secrets don't go in the job file; set model.api_key_env")
+    for name, value in settings.headers.items():
+        _check_header(name, value)
     for key in settings.params.extra:
         if key in _RESERVED:
             raise ConfigError(f"model.params.extra.{key}: {_RESERVED[key]}")
     if settings.base_url is not None:
         _check_base_url(settings.base_url)
+
+
+def _check_header(name: str, value: str) -> None:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ConfigError(f"model.headers: {name!r} is no header name; use letters, digits and -")
+    if name.lower() in _SECRET_HEADERS:
+        raise ConfigError(f"model.headers.{name}: secrets don't go in the job file; set model.api_key_env")
+    if name.lower() in _CLIENT_HEADERS:
+        raise ConfigError(f"model.headers.{name}: follows from the address and the body of each request; remove it")
+    if _CONTROL.search(value):
+        raise ConfigError(f"model.headers.{name}: holds a line break or another control character; write one line")
 
 
 def _check_base_url(base_url: str) -> None:

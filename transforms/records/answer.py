@@ -1,4 +1,4 @@
-"""Answers on their way from a call to a row. They pickle flat, see `records/request.py`."""
+"""Answers on their way from a call to a row. All pickle flat, see `records/request.py`."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -88,6 +88,19 @@ class PendingRequest:
     kind: FailureKind | None
     riders: tuple[AskedRow, ...] = ()
     crowded: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat."""
+        riders = tuple([asked.flat() for asked in self.riders])
+        kind = None if self.kind is None else self.kind.value
+        return _pending, (self.root_request_id, self.reason, kind, riders, self.crowded)
+
+
+def _pending(
+    root_request_id: str, reason: str, kind: str | None, riders: tuple[tuple[Any, ...], ...], crowded: bool
+) -> PendingRequest:
+    asked = tuple([asked_from(*rider) for rider in riders])
+    return PendingRequest(root_request_id, reason, None if kind is None else KINDS[kind], asked, crowded)
 
 
 @dataclass(frozen=True, slots=True)

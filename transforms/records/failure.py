@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Stage(StrEnum):
@@ -21,6 +22,7 @@ class FailureKind(StrEnum):
     # reading and rendering
     UNDECODABLE = "undecodable"
     MALFORMED_ROW = "malformed_row"
+    DAMAGED_FILE = "damaged_file"
     WRONG_TYPE = "wrong_type"
     MISSING_KEY = "missing_key"
     DUPLICATE_KEY = "duplicate_key"
@@ -103,3 +105,24 @@ class DeadLetter:
     request_id: str | None = None
     call_id: str | None = None
     run_id: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat, see records/request.py."""
+        return _letter, (
+            self.stage.value,
+            self.kind.value,
+            self.row_id,
+            self.reason,
+            self.attempts,
+            self.retryable,
+            self.path,
+            self.line,
+            self.row,
+            self.request_id,
+            self.call_id,
+            self.run_id,
+        )
+
+
+def _letter(stage: str, kind: str, row_id: str, *rest: Any) -> DeadLetter:
+    return DeadLetter(row_id, Stage(stage), KINDS[kind], *rest)

@@ -47,6 +47,7 @@ class Reply:
         response_id: the provider's id of the answer (body), or None.
         provider_cost_usd: the price the provider itself stated, or None.
         explanation: the refusal's or filter's own words, or None.
+        service_tier: the tier that ran the request, in the provider's word, or None; it decides the price.
     """
 
     kind: FailureKind
@@ -58,6 +59,7 @@ class Reply:
     response_id: str | None = None
     provider_cost_usd: Decimal | None = None
     explanation: str | None = None
+    service_tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class CallError:
         force_retry: the server asked for a retry (x-should-retry: true).
         usage: token counts, where an error carried them.
         may_be_billed: True when the provider may have run the request (lost reply, time-out, cut body).
+        response_model, provider_cost_usd, service_tier: as in Reply, where an error carried usage.
     """
 
     kind: FailureKind
@@ -83,6 +86,9 @@ class CallError:
     force_retry: bool = False
     usage: Usage = field(default_factory=Usage)
     may_be_billed: bool = False
+    response_model: str | None = None
+    provider_cost_usd: Decimal | None = None
+    service_tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

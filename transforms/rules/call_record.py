@@ -25,6 +25,7 @@ from transforms.rules.redaction import REDACTED, Redactor
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_BILLED = Cost(Decimal(0), CostSource.NOT_BILLED, "the provider refused the request before running it")
 _MAYBE_BILLED = Cost(None, CostSource.UNKNOWN, "the reply was lost: the provider may have run the request")
+_UNUSABLE = Cost(None, CostSource.UNKNOWN, "the provider answered without a usable answer and may have charged for it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class CallRecorder:
         request, outcome = exchange.request, exchange.outcome
         reply = outcome if isinstance(outcome, Reply) else None
         usage = outcome.usage
-        cost = self._cost(outcome, exchange.started_at_us)
+        cost = self._cost(exchange)
         return CallRecord(
             call_id=exchange.call_id,
             run_id=self.run_id,
@@ -93,7 +94,7 @@ class CallRecorder:
             error_json=self._error(outcome, request.redacted_values),
             provider_name=self.provider_name,
             request_model=self.request_model,
-            response_model=reply.response_model if reply else None,
+            response_model=reply.response_model if reply else self._own(outcome.response_model),
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cache_read_input_tokens=usage.cache_read_input_tokens,
@@ -102,7 +103,7 @@ class CallRecorder:
             finish_reasons=(str(reply.finish_reason),) if reply else (),
             cost_usd=cost.usd,
             cost_source=cost.source,
-            cost_reason=cost.reason,
+            cost_reason=self._own(cost.reason),
             prompt_sha256=request.hashes.prompt,
             template_sha256=request.hashes.template,
             variables_sha256=request.hashes.variables,
@@ -126,16 +127,22 @@ class CallRecorder:
     def _own(self, text: str | None) -> str | None:
         return None if text is None else self.redactor.own(text)
 
-    def _cost(self, outcome: Reply | CallError, at_us: int) -> Cost:
-        if isinstance(outcome, CallError):
-            return _MAYBE_BILLED if outcome.may_be_billed else _NOT_BILLED
+    def _cost(self, exchange: Exchange) -> Cost:
+        """Price an answer, and an error that says what it used: it was run; any other error by what became of it."""
+        outcome = exchange.outcome
+        if isinstance(outcome, CallError) and not _was_run(outcome):
+            if not outcome.may_be_billed:
+                return _NOT_BILLED
+            answered = exchange.response is not None and 200 <= exchange.response.status < 300
+            return _UNUSABLE if answered else _MAYBE_BILLED
         return self.prices.cost(
             self.provider_name,
             self.price_model,
             outcome.response_model,
             outcome.usage,
             outcome.provider_cost_usd,
-            at=_EPOCH + timedelta(microseconds=at_us),
+            service_tier=outcome.service_tier,
+            at=_EPOCH + timedelta(microseconds=exchange.started_at_us),
         )
 
     def _payload(self, body: bytes, hidden: tuple[str, ...]) -> str | None:
@@ -154,6 +161,11 @@ class CallRecorder:
         if pattern := _pattern(hidden):
             error = _blank_strings(error, pattern)
         return self.redactor.text(orjson.dumps(error).decode())
+
+
+def _was_run(error: CallError) -> bool:
+    usage = error.usage
+    return error.provider_cost_usd is not None or not (usage.input_tokens is None or usage.output_tokens is None)
 
 
 def blank(text: str, hidden: tuple[str, ...]) -> str:

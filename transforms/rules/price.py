@@ -26,6 +26,8 @@ _PROVIDER_IDS = {
     "openrouter": "openrouter",
 }
 _LOCAL = "llama_cpp"
+#: What providers call the tier that the price list is for.
+_STANDARD_TIERS = frozenset({None, "default", "standard", "auto"})
 _MILLION = Decimal(1_000_000)
 _PLACES = Decimal(1).scaleb(-18)
 # Wide enough that products and sums of any token count and price are exact; only the last step rounds.
@@ -73,6 +75,7 @@ class PriceTable:
         usage: Usage,
         provider_cost_usd: Decimal | None,
         *,
+        service_tier: str | None = None,
         at: datetime | None = None,
     ) -> Cost:
         """Return what one call cost.
@@ -83,6 +86,7 @@ class PriceTable:
             response_model: the model that answered, or None.
             usage: token counts; input_tokens includes cached ones (providers.md 12.5).
             provider_cost_usd: what the provider itself says it charged, or None.
+            service_tier: the tier that ran the call, as the provider named it, or None.
             at: when the call was made, with its time zone; None takes the newest price in the table.
 
         Returns:
@@ -94,6 +98,8 @@ class PriceTable:
             return Cost(_EXACT.quantize(provider_cost_usd, _PLACES), CostSource.PROVIDER)
         if provider_name == _LOCAL:
             return Cost(Decimal(0).quantize(_PLACES), CostSource.NOT_BILLED, "runs on this machine")
+        if service_tier not in _STANDARD_TIERS and provider_name in _PROVIDER_IDS:
+            return _unknown(f"service tier {service_tier} is not in the price list")
         return self._table_cost(provider_name, (response_model, price_model), usage, at)
 
     def rates(self, provider_name: str, model: str, at: datetime | None = None) -> tuple[Decimal, Decimal] | None:

@@ -24,6 +24,7 @@ from transforms.rules.canonical import canonical_sha256
 from transforms.rules.templating import (
     Fields,
     MissingColumnError,
+    NoTextError,
     PromptEnvironment,
     RowFields,
     TemplateNames,
@@ -100,7 +101,7 @@ class PromptTemplate:
         self._names = [inspect_template(self._environment, source, where) for source, where in self._sources]
         self._refuse_unknown_lookups()
         self.columns_used = _columns_read(self._names)
-        _ = self._parts
+        self._refuse_blank()
 
     def check(self, columns: Iterable[str]) -> None:
         """Raise ConfigError when a template names a column the input does not have.
@@ -188,6 +189,11 @@ class PromptTemplate:
                         f"prompt.lookup (now: {', '.join(self._lookup) or 'none'})"
                     )
 
+    def _refuse_blank(self) -> None:
+        text = self._parts[0]
+        if isinstance(text, str) and not text.strip():
+            raise ConfigError(f"{self.template_source} gives no text; write what to ask of each row")
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is compiled."""
         return {key: value for key, value in self.__dict__.items() if key not in {"_environment", "_parts"}}
@@ -222,6 +228,9 @@ class _Part:
                     break
         except MissingColumnError as exc:
             raise RowError(FailureKind.MISSING_COLUMN, str(exc)) from exc
+        except NoTextError as exc:
+            reason = f"{self._where} line {self._line(exc.__traceback__)} {exc}"
+            raise RowError(FailureKind.TEMPLATE_ERROR, reason) from exc
         except Exception as exc:  # a template calls whatever its values offer, so anything can come out
             reason = f"{self._where} line {self._line(exc.__traceback__)} fails on this row: {_words(exc)}"
             raise RowError(FailureKind.TEMPLATE_ERROR, reason) from exc

@@ -2,25 +2,45 @@
 
 Differences from plain Jinja2, all of them so that a prompt depends on its row and lookup alone: no loaders, no
 `lipsum` and no `random` filter; `row` and `lookup` give names before methods (`row.items` is the column "items");
-None prints as nothing, dates as ISO 8601, lists and objects as JSON, all else as Python writes it; `tojson` writes plain JSON, not HTML-safe JSON.
+None prints as nothing, dates as ISO 8601, lists and objects as JSON, numbers as Python writes them; what is neither
+text nor data (a method without its parentheses, a cycler) is refused, because Python would write a memory address.
+`~` and `string` follow the same rules; `tojson` writes plain JSON, not HTML-safe JSON.
 """
 
+import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import wraps
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from transforms.records.errors import ConfigError
 from transforms.rules.canonical import to_json
 
 _TEMPLATE_NAMES = frozenset({"row", "lookup"})
+#: Filters that give generators, which other filters would print as memory addresses.
+_LAZY_FILTERS = ("batch", "items", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "unique")
+_METHODS = (BuiltinMethodType, FunctionType, MethodType)
+_TIMES = (dt.date, dt.time)
+_PRINTED = (str, int, float, Decimal, dt.timedelta)
+_UNCHANGED = (*_PRINTED, Undefined)
+_SCALARS = (*_PRINTED, *_TIMES, bytes)
+_SEQUENCES = (list, tuple, range, Iterator, KeysView, ItemsView, ValuesView)
 
 
 class MissingColumnError(UndefinedError):
     """A template used a column that the row does not have."""
+
+
+class NoTextError(TemplateError):
+    """A template prints what is neither text nor data; says what it is and the cure."""
 
 
 class Fields(dict[str, object]):
@@ -49,18 +69,34 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
         del self.globals["lipsum"]
         del self.filters["random"]
         self.filters["tojson"] = _tojson
+        self.filters["string"] = _text
+        self.filters |= {name: _eager(self.filters[name]) for name in _LAZY_FILTERS}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Resolve `obj.attribute`; on `row` and `lookup` it is always the name, never a method."""
+        """Resolve `obj.attribute`: on `row` and `lookup` always the name, on other objects a member before a method."""
         if isinstance(obj, Fields):
             return self._field(obj, attribute)
-        return super().getattr(obj, attribute)
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return _guarded(super().getattr(obj, attribute))
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """Resolve `obj[argument]` in the same way."""
         if isinstance(obj, Fields):
             return self._field(obj, argument)
-        return super().getitem(obj, argument)
+        return _guarded(super().getitem(obj, argument))
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        """Parse, and make the parts of `a ~ b` print as they would alone."""
+        tree = super()._parse(source, name, filename)
+        for joined in tree.find_all(nodes.Concat):
+            joined.nodes = [
+                part
+                if isinstance(part, nodes.Const)
+                else nodes.Filter(part, "string", [], [], None, None, lineno=part.lineno, environment=self)
+                for part in joined.nodes
+            ]
+        return tree
 
     def _field(self, obj: Fields, name: Any) -> Any:
         if name in obj:
@@ -170,16 +206,74 @@ def _field_of(node: nodes.Node | None) -> Iterator[tuple[nodes.Name, str, int]]:
         yield node.node, node.arg.value, node.lineno
 
 
+class _Method:
+    """A method of a value: to be called; it has no text, wherever a template puts it."""
+
+    __slots__ = ("_method",)
+
+    def __init__(self, method: Any) -> None:
+        self._method = method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._method(*args, **kwargs)
+
+    def __str__(self) -> str:
+        raise _no_text(self._method)
+
+    __repr__ = __str__
+
+
+def _eager(lazy: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(lazy)  # with Jinja's marks on it
+    def eager(*args: Any, **kwargs: Any) -> Any:
+        found = lazy(*args, **kwargs)
+        return list(found) if isinstance(found, Iterator) else found
+
+    return eager
+
+
+def _guarded(value: Any) -> Any:
+    return _Method(value) if isinstance(value, _METHODS) else value
+
+
 def _finalize(value: object) -> object:
+    """Return what Jinja prints as text; an undefined value raises when it is printed."""
     if type(value) is str:
         return value
     if value is None:
         return ""
-    if isinstance(value, dict | list | tuple):
-        return _tojson(value)
-    isoformat = getattr(type(value), "isoformat", None)
-    return value if isoformat is None else isoformat(value)
+    if isinstance(value, _UNCHANGED):
+        return value
+    if isinstance(value, _TIMES):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        raise NoTextError("gives bytes, which are no text; write .decode() after them")
+    return _tojson(value)
+
+
+def _text(value: object) -> str:
+    return str(_finalize(value))
 
 
 def _tojson(value: object, indent: int | None = None) -> str:
-    return json.dumps(to_json(value), ensure_ascii=False, indent=indent)
+    return json.dumps(to_json(_data(value)), ensure_ascii=False, indent=indent)
+
+
+def _data(value: object) -> object:
+    """Return a value made of objects, lists and scalars alone; sets are sorted by their JSON."""
+    if value is None or isinstance(value, _SCALARS):
+        return value
+    if isinstance(value, dict):
+        return {key: _data(member) for key, member in value.items()}
+    if isinstance(value, _SEQUENCES) and not isinstance(value, LoopContext):
+        return [_data(member) for member in value]
+    if isinstance(value, AbstractSet):
+        return sorted((_data(member) for member in value), key=_tojson)
+    if isinstance(value, Undefined):
+        str(value)  # raises, with the words for what is missing
+    raise _no_text(value)
+
+
+def _no_text(value: object) -> NoTextError:
+    kind = "method" if isinstance(value, (_Method, *_METHODS)) else type(value).__name__
+    return NoTextError(f"gives a {kind}, which is no text; did you forget ()?")

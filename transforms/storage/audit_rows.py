@@ -4,7 +4,7 @@ Every reference resolves: a call's batch_id and run_id, a member's batch_id and 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -71,15 +71,37 @@ def call_row(record: CallRecord) -> dict[str, Any]:
     }
 
 
-def batch_row(opened: BatchOpened, ended: Sequence[BatchEnded]) -> dict[str, Any]:
+def batch_row(
+    opened: BatchOpened, request_count: int, ended: BatchEnded | None, succeeded: int = 0, failed: int = 0
+) -> dict[str, Any]:
     """Return the row of the audit table batches.
 
     Args:
-        opened: the batch, with its members.
-        ended: its ends in any order, of which the last one counts; none: the batch was INTERRUPTED, and all its
-            requests are pending.
+        opened: the batch; its members are not looked at.
+        request_count: how many there are.
+        ended: its end, with the counts; None: the batch was INTERRUPTED, and what did not end is pending.
+        succeeded: how many of an interrupted batch's requests were answered.
+        failed: how many of them failed.
     """
-    return _batch_row(opened, len(opened.members), max(ended, key=_when, default=None))
+    return {
+        "batch_id": opened.batch_id,
+        "run_id": opened.run_id,
+        "batch_key": opened.batch_key,
+        "mode": opened.mode,
+        "provider_name": opened.provider_name,
+        "request_model": opened.request_model,
+        "provider_batch_id": None,
+        "input_file_id": None,
+        "output_file_id": None,
+        "error_file_id": None,
+        "status": ended.status if ended else INTERRUPTED,
+        "submitted_at": opened.submitted_at_us,
+        "ended_at": ended.ended_at_us if ended else None,
+        "request_count": request_count,
+        "succeeded_count": ended.succeeded if ended else succeeded,
+        "failed_count": ended.failed if ended else failed,
+        "pending_count": ended.pending if ended else request_count - succeeded - failed,
+    }
 
 
 def member_rows(opened: BatchOpened) -> list[dict[str, Any]]:
@@ -148,30 +170,6 @@ def _summary(run_id: str, totals: CallTotals) -> dict[str, Any]:
     }
 
 
-def _batch_row(
-    opened: BatchOpened, request_count: int, ended: BatchEnded | None, succeeded: int = 0, failed: int = 0
-) -> dict[str, Any]:
-    return {
-        "batch_id": opened.batch_id,
-        "run_id": opened.run_id,
-        "batch_key": opened.batch_key,
-        "mode": opened.mode,
-        "provider_name": opened.provider_name,
-        "request_model": opened.request_model,
-        "provider_batch_id": None,
-        "input_file_id": None,
-        "output_file_id": None,
-        "error_file_id": None,
-        "status": ended.status if ended else INTERRUPTED,
-        "submitted_at": opened.submitted_at_us,
-        "ended_at": ended.ended_at_us if ended else None,
-        "request_count": request_count,
-        "succeeded_count": ended.succeeded if ended else succeeded,
-        "failed_count": ended.failed if ended else failed,
-        "pending_count": ended.pending if ended else request_count - succeeded - failed,
-    }
-
-
 def _when(ended: BatchEnded) -> int:
     return ended.ended_at_us
 
@@ -188,14 +186,10 @@ class _Batch:
 
 
 class Story:
-    """A run's ledger read in order: keeps sums and batches, and writes calls and members as they come.
+    """A run's ledger read in order: keeps sums and batches, and writes members, and calls if told where, as they come."""
 
-    Without writers, members are kept and calls may not be taken.
-    """
-
-    def __init__(self, calls: ParquetWriter | None = None, members: ParquetWriter | None = None) -> None:
+    def __init__(self, members: ParquetWriter, calls: ParquetWriter | None = None) -> None:
         self.totals = CallTotals()
-        self._kept_members: list[dict[str, Any]] = []
         self.last_us = 0
         self._batches: defaultdict[str, _Batch] = defaultdict(_Batch)
         self._calls = calls
@@ -228,11 +222,7 @@ class Story:
                 raise InternalError(
                     f"the ledger holds calls of batch {batch_id} but not the batch; put back the segment that is missing"
                 )
-            yield _batch_row(batch.opened, batch.request_count, batch.ended, batch.succeeded, batch.failed)
-
-    def member_rows(self) -> list[dict[str, Any]]:
-        """Return the rows of the table batch_members that were kept."""
-        return self._kept_members
+            yield batch_row(batch.opened, batch.request_count, batch.ended, batch.succeeded, batch.failed)
 
     def _take_call(self, record: CallRecord) -> None:
         if self._calls is not None:
@@ -249,10 +239,7 @@ class Story:
         batch = self._batches[record.batch_id]
         if batch.opened is None:
             self._see(record.submitted_at_us)
-            if self._members is None:
-                self._kept_members.extend(member_rows(record))
-            else:
-                self._members.extend(member_rows(record))
+            self._members.extend(member_rows(record))
             batch.opened = replace(record, members=())
             batch.request_count = len(record.members)
 
@@ -272,7 +259,7 @@ def write_tables(folder: RunFolder, paths: list[str]) -> Story:
         ParquetWriter(_sealed(folder, "batch_members"), BATCH_MEMBERS) as members,
         ParquetWriter(_sealed(folder, "batches"), BATCHES) as batches,
     ):
-        story = Story(calls, members)
+        story = Story(members, calls)
         for path in paths:
             for record in read_segment(path):
                 story.take(record)

@@ -20,6 +20,7 @@ from transforms.storage.parts import name_parts
 from transforms.storage.runs import RunFolder
 from transforms.storage.tables import ParquetWriter
 
+_PART = "part-00000.parquet"
 _TOTALS = ("call_type", "status", "outcome", "input_tokens", "output_tokens", "cost_usd", "cost_reason")
 
 
@@ -37,22 +38,32 @@ def write_call_tables(folder: RunFolder, ledger: str, parts: list[str]) -> CallT
         InternalError: the ledger is damaged.
     """
     paths = segments(ledger, only_run=folder.run_id)
-    story = Story()
-    recorded = sum(count_calls(path, story.take) for path in paths)
-    if story.interrupted_count or recorded != sum(_row_count(part) for part in parts):
+    if not _write_batches(folder, paths, sum(_row_count(part) for part in parts)):
         name_parts(folder.table("calls"), [])
         return write_tables(folder, paths).totals
     names = name_parts(folder.table("calls"), parts, CALLS)
-    with (
-        ParquetWriter(str(Path(folder.table("batches")) / "part-00000.parquet"), BATCHES) as batches,
-        ParquetWriter(str(Path(folder.table("batch_members")) / "part-00000.parquet"), BATCH_MEMBERS) as members,
-    ):
-        batches.extend(story.batch_rows())
-        members.extend(story.member_rows())
     totals = CallTotals()
     for name in names:
         _add(totals, name)
     return totals
+
+
+def _write_batches(folder: RunFolder, paths: list[str], call_count: int) -> bool:
+    """Write batches and batch_members; write nothing and return False when the parts of `calls` can't be taken."""
+    members = ParquetWriter(str(Path(folder.table("batch_members")) / _PART), BATCH_MEMBERS)
+    try:
+        story = Story(members)
+        recorded = sum(count_calls(path, story.take) for path in paths)
+        if story.interrupted_count or recorded != call_count:
+            members.discard()
+            return False
+        with ParquetWriter(str(Path(folder.table("batches")) / _PART), BATCHES) as batches:
+            batches.extend(story.batch_rows())
+        members.close()
+    except BaseException:
+        members.discard()
+        raise
+    return True
 
 
 def _row_count(part: str) -> int:

@@ -77,7 +77,7 @@ class LineSource:
             f"line {line}: the gzip data is cut or damaged here ({self._gzip.damage}); "
             "the rows from this line on are lost, get the file again from its source"
         )
-        return unread_line(self._path, line, self._tail, FailureKind.MALFORMED_ROW, reason)
+        return unread_line(self._path, line, self._tail, FailureKind.DAMAGED_FILE, reason)
 
     def _complete(self, line: bytes) -> bool:
         """Pass over the rest of an overlong line; False when the line was cut off by damage."""

@@ -95,7 +95,7 @@ def unread_line(path: str, line: int, raw: bytes | dict[str, object], kind: Fail
         path: the file.
         line: where the row begins, from 1.
         raw: the row as an object where it could be read so far, else its bytes (bad ones are shown as \xNN).
-        kind: UNDECODABLE, MALFORMED_ROW or WRONG_TYPE.
+        kind: UNDECODABLE, MALFORMED_ROW, DAMAGED_FILE or WRONG_TYPE.
         reason: one sentence that names the line.
     """
     row = raw if isinstance(raw, dict) else _shown(raw)

@@ -40,7 +40,7 @@ class Lease:
 
     Attributes:
         lost: True once another run took the lease over, or it could not be renewed in time (a suspended laptop, a
-            full disk): stop sending then. Never becomes False again.
+            full disk). The owner looks at it and stops sending. Never becomes False again.
     """
 
     def __init__(

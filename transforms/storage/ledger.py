@@ -39,11 +39,13 @@ __all__ = [
     "SegmentWriter",
     "SettledAnswer",
     "better",
+    "is_settled",
+    "pack_settled",
     "read_answers",
     "read_segment",
     "recorded_batch",
-    "reusable",
     "segments",
+    "unpack_settled",
 ]
 
 
@@ -174,7 +176,7 @@ def read_segment(path: str) -> Iterator[LedgerRecord]:
 
 
 def read_answers(path: str) -> Iterator[SettledAnswer]:
-    """Yield what can be reused of a segment: one item per call for which `reusable` holds.
+    """Yield what can be reused of a segment: one item per LLM call that settled its request for good.
 
     Raises:
         InternalError: as `read_segment`.
@@ -204,11 +206,6 @@ def recorded_batch(ledger_folder: str, run_id: str, batch_id: str) -> tuple[dict
             if answer is not None:
                 answers[answer.request_id] = better(answers.get(answer.request_id, answer), answer)
     return answers, next_index
-
-
-def reusable(record: CallRecord) -> bool:
-    """Say whether this call settled its request for good, so that it need not be sent again."""
-    return record.call_type is _LLM and _can_be_reused(record.kind, record.text)
 
 
 _Settled = TypeVar("_Settled", CallRecord, SettledAnswer)

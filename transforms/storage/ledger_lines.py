@@ -16,7 +16,7 @@ import orjson
 
 from transforms.records.call import BatchEnded, BatchOpened, CallRecord, CallStatus, CallType, CostSource
 from transforms.records.errors import InternalError
-from transforms.records.failure import FailureKind
+from transforms.records.failure import KINDS, FailureKind
 from transforms.records.request import Lane
 
 #: Grows when older readers could no longer make sense of a segment; a new field does not make it grow.
@@ -31,7 +31,6 @@ BROKEN_LINE = (KeyError, TypeError, ValueError, ArithmeticError)
 
 _CALL_TYPES = {member.value: member for member in CallType}
 _STATUSES = {member.value: member for member in CallStatus}
-_KINDS = {member.value: member for member in FailureKind}
 _LANES = {member.value: member for member in Lane}
 _READ_BUFFER_BYTES = 1 << 18
 # `type` is the record's last field, so a line tells by its end what it is.
@@ -67,7 +66,7 @@ def decode(found: dict[str, Any]) -> LedgerRecord:
 
 def settled_kind(found: dict[str, Any]) -> FailureKind:
     """Return the kind of a parsed call line, without building the record."""
-    return _KINDS[found["kind"]]
+    return KINDS[found["kind"]]
 
 
 def lane_of(found: dict[str, Any]) -> Lane:
@@ -148,7 +147,7 @@ def broken_line(path: str, number: int, error: Exception) -> InternalError:
 def _call(found: dict[str, Any]) -> CallRecord:
     found["call_type"] = _CALL_TYPES[found["call_type"]]
     found["status"] = _STATUSES[found["status"]]
-    found["kind"] = _KINDS[found["kind"]]
+    found["kind"] = KINDS[found["kind"]]
     found["lane"] = _LANES[found["lane"]]
     found["cost_source"] = _COST_SOURCES[found["cost_source"]]
     found["cost_usd"] = decimal_or_none(found["cost_usd"])

@@ -2,7 +2,7 @@
 
 Values come as Python objects. Nanoseconds are cut to microseconds, because Python's times hold no more. A value
 that Python can't hold, or text that is not UTF-8, makes its row a dead letter; a damaged row group gives the rows
-before the damage and one dead letter for the rest.
+before the damage and one dead letter (DAMAGED_FILE) for the rest.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def parquet_schema(files: list[InputFile]) -> InputSchema:
     """Give the schema that all files share.
 
     Raises:
-        InputError: two files disagree, or a column name is there twice.
+        InputError: two files disagree, a column name is there twice, or a time zone is unknown.
     """
     first, *others = files
     schema, _ = read_footer(first.location)
@@ -47,6 +47,7 @@ def parquet_schema(files: list[InputFile]) -> InputSchema:
     for name in schema.names:
         if schema.names.count(name) > 1:
             raise InputError(f'{first.path} has two columns named "{name}"; rename one of them')
+    _check_zones(schema, first.path)
     return InputSchema(tuple(InputColumn(name, "native") for name in schema.names), schema)
 
 
@@ -67,17 +68,18 @@ def read_parquet(
                     yield from _batch_rows(batch.cast(schema.arrow, safe=False), file.path, line)
                     line += batch.num_rows
             except (OSError, pa.ArrowException) as error:
+                last = before[group + 1]
                 reason = (
-                    f"rows {line} to {before[group + 1]}: row group {group} is damaged ({_one_line(error)}); "
-                    "get the file again from its source"
+                    f"rows {line} to {last}: row group {group} is damaged ({_one_line(error)}); "
+                    f"{last - line + 1} row(s) are lost: get the file again from its source"
                 )
-                yield unread_line(file.path, line, b"", FailureKind.MALFORMED_ROW, reason)
+                yield unread_line(file.path, line, b"", FailureKind.DAMAGED_FILE, reason)
 
 
 def _batch_rows(batch: pa.RecordBatch, path: str, line: int) -> Iterator[RawRow | DeadLetter]:
     try:
         rows = batch.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):
+    except Exception:  # noqa: BLE001 - whatever Arrow can't turn into Python is found row by row
         for number in range(batch.num_rows):
             yield _single_row(batch.slice(number, 1), path, line + number)
         return
@@ -92,12 +94,12 @@ def _single_row(batch: pa.RecordBatch, path: str, line: int) -> RawRow | DeadLet
         try:
             shown[name] = column[0].as_py()
         except UnicodeDecodeError:
-            shown[name] = column.cast(_binary_twin(column.type))[0].as_py().decode("utf-8", "backslashreplace")
+            shown[name] = _bytes_of(column)
             kind = FailureKind.UNDECODABLE
             reason = (
                 reason or f"row {line}, column {name}: text that is not UTF-8; write the file again from its source"
             )
-        except (ValueError, OverflowError, pa.ArrowException) as error:
+        except Exception as error:  # noqa: BLE001 - one value must not end the run, whatever it raises
             shown[name] = _text_of(column)
             reason = reason or (
                 f"row {line}, column {name}: {shown[name]} is beyond what a {column.type} may hold here "
@@ -106,15 +108,39 @@ def _single_row(batch: pa.RecordBatch, path: str, line: int) -> RawRow | DeadLet
     return unread_line(path, line, shown, kind, reason) if reason else RawRow(shown, path, line)
 
 
-def _binary_twin(kind: pa.DataType) -> pa.DataType:
-    return pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()
+def _bytes_of(column: pa.Array) -> str:
+    twin = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
+    try:
+        return str(column.cast(twin)[0].as_py().decode("utf-8", "backslashreplace"))
+    except pa.ArrowException:  # the text lies inside a list or a struct
+        return f"a {column.type}"
 
 
 def _text_of(column: pa.Array) -> str:
     try:
         return str(column.cast(pa.string())[0].as_py())
-    except (ValueError, pa.ArrowException):
+    except Exception:  # noqa: BLE001 - shown for people only
         return f"a {column.type}"
+
+
+def _check_zones(schema: pa.Schema, path: str) -> None:
+    for field in schema:
+        for zone in _zones(field.type):
+            try:
+                pa.scalar(0, pa.timestamp("us", tz=zone)).as_py()
+            except Exception as error:
+                raise InputError(
+                    f'{path}: the column "{field.name}" is in the time zone "{zone}", which is not known here; '
+                    "write the file again with a zone such as UTC, or install that zone (the package tzdata)"
+                ) from error
+
+
+def _zones(kind: pa.DataType) -> Iterator[str]:
+    """Give the time zones of a type's timestamps, at any depth."""
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        yield kind.tz
+    for number in range(kind.num_fields):
+        yield from _zones(kind.field(number).type)
 
 
 def _plain_schema(schema: pa.Schema) -> pa.Schema:

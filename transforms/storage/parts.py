@@ -1,7 +1,7 @@
-"""Output files that become visible all at once: bundles write parts under `pending/`, the end of the run names them.
+"""Output files that become visible all at once: bundles write parts under `_pending/`, the end of the run names them.
 
 A bundle that a runner throws away leaves a file that no one names, so that no row is written twice; a run that is
-killed leaves only `pending/`, which readers don't look into.
+killed leaves only `_pending/`, which Parquet readers skip.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from transforms.storage.json_lines import JsonLinesWriter
 from transforms.storage.objects import list_files, sync_folder
 from transforms.storage.tables import ParquetWriter
 
-PENDING = "pending"
+PENDING = "_pending"
 
 
 class PartWriter(Protocol):
