@@ -90,7 +90,7 @@ def test_what_a_dying_worker_writes_meanwhile_does_no_harm(
     monkeypatch.setattr(Path, "unlink", unlink_while_others_work)
     name_parts(str(tmp_path), [part])
     assert _ids(tmp_path) == [1]
-    assert _names(tmp_path) in (["part-00000.parquet"], ["part-00000.parquet", "_pending"])
+    assert _names(tmp_path) in (["part-00000.parquet"], ["_pending", "part-00000.parquet"])
 
 
 def test_nothing_pending_is_fine(tmp_path: Path) -> None:
