@@ -27,6 +27,7 @@ from pipelines.summary import EXIT_BROKEN, EXIT_DONE, RunResult, check_files, su
 from transforms.records.errors import OutputBusyError
 from transforms.storage.audit_rows import seal_run
 from transforms.storage.lease import Lease
+from transforms.storage.ledger import segments
 from transforms.storage.objects import read_bytes
 from transforms.storage.output_check import check_output
 from transforms.storage.runs import RunFolder, finish_run, new_run_id, start_run, unfinished_runs
@@ -61,10 +62,11 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
     if request.dry_run:
         return _dry_run(request, run_id, on_prepared)
     check_output(job.output)
-    prepare(request.loaded, run_id)
+    prepared = prepare(request.loaded, run_id)
     with Lease(str(Path(job.output) / "ledger"), run_id) as lease:
         seal_crashed_runs(job.output)
-        prepared = prepare(request.loaded, run_id)
+        # Only with the lease in hand is the ledger nobody else's.
+        prepared = replace(prepared, segments=segments(prepared.ledger, exclude_run=run_id))
         with _stop_when_lost(lease, run_id):
             return _run(request, prepared, on_prepared, lease)
 
@@ -145,7 +147,6 @@ def _calm_interpreter() -> Iterator[None]:
     5 ms between thread switches cost an eighth of the throughput together, little each alone.
     """
     thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     sys.setswitchinterval(0.0005)

@@ -103,7 +103,9 @@ def _make(settings: CallSettings) -> Worker:
         redactor=Redactor([key] if key else []),
         prices=PriceTable(),
     )
-    # Reads the price list now: on the loop's thread, at the first answer, it would hold all calls up.
-    recorder.prices.rates(provider.name, provider.price_model)
+    # Reads the price list while the first call is out: at its answer, on the loop's thread, it would hold all up.
+    threading.Thread(
+        target=recorder.prices.rates, args=(provider.name, provider.price_model), name="rowbeam-prices", daemon=True
+    ).start()
     pool = CallPool(provider, key, pool_settings, settings.batching, recorder=recorder, record=segment.append)
     return Worker(pool, segment, provider, closers)
