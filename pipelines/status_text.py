@@ -10,7 +10,7 @@ from pipelines.plan_text import make_facts
 from pipelines.text import duration, moment, money, number, plural, size
 
 _STYLES = {"done": "green", "running": "cyan", "pending": "yellow", "killed": "red", "crashed": "red", "broken": "red"}
-_WORDS = {"too_many_dead_letters": "dead letters"}
+_WORDS = {"too_many_dead_letters": "dead letters", "incomplete_input": "damaged input"}
 _SHOWN_RUNS = 20
 _ALL = ("rows", "enriched", "dead", "pending", "calls", "cost", "time")
 _NARROW = ("rows", "enriched", "dead", "cost")
