@@ -129,7 +129,9 @@ def test_refusals_and_truncations_are_outcomes_of_their_own(faulty: _FaultyRun, 
 def test_dead_letters_name_the_kind_of_the_call_that_settled_them(faulty: _FaultyRun) -> None:
     """The kind of a dead letter is its last call's outcome, or invalid_output after a call that went well."""
     outcomes = {row["call_id"]: row for row in faulty.output.query("select call_id, outcome, lane from {calls}")}
-    for letter in faulty.output.dead_letters(faulty.run_id):
+    letters = faulty.output.dead_letters(faulty.run_id)
+    assert letters
+    for letter in letters:
         call = outcomes[letter["call_id"]]
         if letter["kind"] == "invalid_output":
             assert (call["outcome"], call["lane"]) == ("ok", "repair")
