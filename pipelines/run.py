@@ -134,8 +134,9 @@ def _run_pipeline(prepared: PreparedJob, options: Any) -> None:
     import apache_beam as beam
 
     from pipelines.enrich import EnrichRows
+    from pipelines.runners import remembered_signatures
 
-    with _calm_interpreter(), beam.Pipeline(options=options) as pipeline:
+    with _calm_interpreter(), remembered_signatures(), beam.Pipeline(options=options) as pipeline:
         pipeline | "EnrichRows" >> EnrichRows(prepared)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines.runners import beam_options, runner_name
+from pipelines.runners import beam_options, remembered_signatures, runner_name
 from transforms.records.errors import ConfigError
 
 BUNDLES = logging.getLogger("apache_beam.runners.common")
@@ -43,3 +43,23 @@ def test_tracebacks_of_failed_bundles_are_for_debugging(level: str, shown: bool)
     logging.getLogger().setLevel(level)
     beam_options([])
     assert BUNDLES.isEnabledFor(logging.ERROR) is shown
+
+
+def test_remembered_signatures_change_nothing_that_beam_learns_of_methods() -> None:
+    """Every method of stages with plain, bound and state parameters reads the same, twice, and the patch goes away."""
+    import apache_beam as beam
+    from apache_beam.transforms import core
+
+    class Plain(beam.DoFn):
+        def process(self, element: int, stamp: object = beam.DoFn.TimestampParam) -> None:
+            """Take an element and its time."""
+
+    inspect = core.get_function_args_defaults
+    dofns = [Plain(), core.CallableWrapperDoFn(lambda element, extra=3: element), Plain()]
+    methods = [getattr(dofn, name) for dofn in dofns for name in ("process", "setup", "start_bundle", "to_runner_api")]
+    expected = [inspect(method) for method in methods]
+    with remembered_signatures():
+        assert [core.get_function_args_defaults(method) for method in methods] == expected
+        core.get_function_args_defaults(methods[0])[1].clear()
+        assert [core.get_function_args_defaults(method) for method in methods] == expected
+    assert core.get_function_args_defaults is inspect
