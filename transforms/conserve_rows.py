@@ -4,16 +4,19 @@ Proved by identity, never by totals: each (path, line) that was read must have e
 must belong to one that was read (P1). Pure; safe to retry.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 from apache_beam import pvalue
 
+from transforms._stage import at_bundle_end
 from transforms.records.row import RowOutcome
+from transforms.rules.conservation import Block, Marks, Verdict, judge
 
-_READ = "read"
 MAX_NAMED = 20
+#: Rows whose marks a bundle holds back before it hands them on.
+_MARKS_HELD = 200_000
 
 
 class ConserveRows(beam.PTransform):
@@ -34,46 +37,65 @@ class ConserveRows(beam.PTransform):
 
     def expand(self, positions: pvalue.PCollection) -> Any:
         """Match positions and outcomes, then add up."""
-        read = positions | "MarkRead" >> beam.Map(_mark_read)
-        ended = [outcome | f"MarkEnded{place}" >> beam.Map(_mark_ended) for place, outcome in enumerate(self._outcomes)]
+        read = positions | "MarkRead" >> _mark(_MarkReadDoFn())
+        ended = [
+            outcome | f"MarkEnded{place}" >> _mark(_MarkEndedDoFn()) for place, outcome in enumerate(self._outcomes)
+        ]
         return (
             (read, *ended)
             | "FlattenMarks" >> beam.Flatten()
-            | "GroupByPosition" >> beam.GroupByKey()
-            | "JudgeRow" >> beam.Map(_judge)
+            | "GroupByBlock" >> beam.GroupByKey()
+            | "JudgeBlock" >> beam.Map(_judge)
             | "SumVerdicts" >> beam.CombineGlobally(_VerdictCombineFn())
         )
 
 
-def _mark_read(position: tuple[str, int]) -> tuple[tuple[str, int], str]:
-    return position, _READ
+def _mark(dofn: beam.DoFn) -> beam.ParDo:
+    return beam.ParDo(dofn).with_output_types(tuple[tuple[str, int], bytes])
 
 
-def _mark_ended(outcome: RowOutcome) -> tuple[tuple[str, int], str]:
-    return (outcome.path, outcome.line), str(outcome.outcome)
+class _MarkDoFn(beam.DoFn):
+    def start_bundle(self) -> None:
+        self._marks = Marks()
+
+    def _note(self, element: Any) -> None:
+        raise NotImplementedError
+
+    def process(self, element: Any) -> Iterator[tuple[Block, bytes]]:
+        self._note(element)
+        if self._marks.count >= _MARKS_HELD:
+            yield from self._marks.take()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for packed in self._marks.take():
+            yield at_bundle_end(packed)
 
 
-def _judge(keyed: tuple[tuple[str, int], Iterable[str]]) -> tuple[str, str]:
-    """Return (outcome, "") for a row in order, ("broken", what is wrong) otherwise."""
-    (path, line), marks = keyed
-    ended = [mark for mark in marks if mark != _READ]
-    reads = sum(1 for mark in marks if mark == _READ)
-    if reads == 1 and len(ended) == 1:
-        return ended[0], ""
-    had = " and ".join(sorted(ended)) or "no outcome"
-    return "broken", f"{path}:{line}: read {reads} time(s), ended with {had}"
+class _MarkReadDoFn(_MarkDoFn):
+    def _note(self, element: tuple[str, int]) -> None:
+        self._marks.read(*element)
+
+
+class _MarkEndedDoFn(_MarkDoFn):
+    def _note(self, element: RowOutcome) -> None:
+        self._marks.ended(element.path, element.line, element.outcome)
+
+
+def _judge(keyed: tuple[Block, Iterable[bytes]]) -> Verdict:
+    return judge(*keyed)
 
 
 class _VerdictCombineFn(beam.CombineFn):
     def create_accumulator(self) -> dict[str, Any]:
         return {"in": 0, "enriched": 0, "dead_lettered": 0, "pending": 0, "broken": 0, "broken_ids": []}
 
-    def add_input(self, accumulator: dict[str, Any], verdict: tuple[str, str]) -> dict[str, Any]:
-        outcome, complaint = verdict
-        accumulator["in"] += 1
-        accumulator[outcome] += 1
-        if complaint:
-            self._name(accumulator, [complaint])
+    def add_input(self, accumulator: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+        for outcome, count in verdict.counts.items():
+            accumulator["in"] += count
+            accumulator[outcome] += count
+        accumulator["in"] += len(verdict.complaints)
+        accumulator["broken"] += len(verdict.complaints)
+        self._name(accumulator, verdict.complaints)
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -89,4 +111,5 @@ class _VerdictCombineFn(beam.CombineFn):
 
     @staticmethod
     def _name(accumulator: dict[str, Any], complaints: list[str]) -> None:
-        accumulator["broken_ids"] = sorted([*accumulator["broken_ids"], *complaints])[:MAX_NAMED]
+        if complaints:
+            accumulator["broken_ids"] = sorted([*accumulator["broken_ids"], *complaints])[:MAX_NAMED]
