@@ -51,6 +51,9 @@ class CallRecord:
     Times are microseconds since the epoch (UTC); durations milliseconds. Payload fields (request_json,
     response_json, error_json) already obey the job's audit settings. `text` is the answer as it is needed to
     reuse it; it stays in the ledger and is not an audit column.
+
+    An exchange of type HTTP serves its whole batch: custom_id, request_id, root_request_id, lane and the hashes of
+    the prompt are None, its cost is 0 and its source NOT_BILLED.
     """
 
     call_id: str
@@ -58,10 +61,10 @@ class CallRecord:
     batch_id: str
     call_index: int
     call_type: CallType
-    custom_id: str
-    request_id: str
-    root_request_id: str
-    lane: Lane
+    custom_id: str | None
+    request_id: str | None
+    root_request_id: str | None
+    lane: Lane | None
     attempt: int
     status: CallStatus
     kind: FailureKind
@@ -85,9 +88,9 @@ class CallRecord:
     cost_usd: Decimal | None
     cost_source: CostSource
     cost_reason: str | None
-    prompt_sha256: str
-    template_sha256: str
-    variables_sha256: str
+    prompt_sha256: str | None
+    template_sha256: str | None
+    variables_sha256: str | None
     lookup_sha256: str | None
     text: str | None
     type: str = "call"
@@ -97,7 +100,8 @@ class CallRecord:
 class BatchOpened:
     """A group was taken up: a ledger line of type "batch"; gives the audit tables `batches` and `batch_members`.
 
-    members: (custom_id, request_id) pairs in sending order.
+    members: (custom_id, request_id) pairs in sending order; () where an earlier run of the job recorded them.
+    request_count: how many members there are, where they are not given here.
     """
 
     batch_id: str
@@ -108,12 +112,17 @@ class BatchOpened:
     request_model: str
     submitted_at_us: int
     members: tuple[tuple[str, str], ...]
+    request_count: int | None = None
     type: str = "batch"
 
 
 @dataclass(frozen=True, slots=True)
 class BatchEnded:
-    """The group's last request settled: a ledger line of type "batch_end"."""
+    """The group's last request settled, or the run left it: a ledger line of type "batch_end".
+
+    status: "done", "failed" ... for groups of the pool; for a provider's batch its BatchStatus, "submitted" when the
+    run left it unfinished, "unresolved" when nobody knows whether it was created.
+    """
 
     batch_id: str
     run_id: str
@@ -122,4 +131,8 @@ class BatchEnded:
     succeeded: int
     failed: int
     pending: int
+    provider_batch_id: str | None = None
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
     type: str = "batch_end"

@@ -47,6 +47,14 @@ class FailureKind(StrEnum):
     INVALID_REQUEST = "invalid_request"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     REQUEST_TOO_LARGE = "request_too_large"
+    # batches
+    ENQUEUED_LIMIT = "enqueued_limit"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    MISSING_RESULT = "missing_result"
+    RESULTS_GONE = "results_gone"
+    RESULTS_WITHHELD = "results_withheld"
+    BATCH_REJECTED = "batch_rejected"
 
 
 #: Kind by its word; quicker than calling the enum.
@@ -65,6 +73,11 @@ RETRYABLE = frozenset(
         FailureKind.TIMEOUT,
         FailureKind.CONNECTION_ERROR,
         FailureKind.CONFLICT,
+        FailureKind.ENQUEUED_LIMIT,
+        FailureKind.EXPIRED,
+        FailureKind.CANCELLED,
+        FailureKind.MISSING_RESULT,
+        FailureKind.BATCH_REJECTED,
     }
 )
 

@@ -122,6 +122,7 @@ class ModelSettings(_Settings):
         api_key_env: name of the variable holding the key; None takes the provider's usual one (none for local servers).
         api_version: Azure: a date, or v1 (default). Anthropic: 2023-06-01 or 2026-10-21 (default).
         deployment: Azure: the deployment to call; `name` is then the model behind it (for prices).
+        batch_deployment: Azure: the Global-Batch or Data Zone Batch deployment that batches name.
         auth: azure_openai: api_key (default) or bearer. anthropic: bearer (default) or x_api_key.
         headers: extra request headers, not secret.
         routing: OpenRouter's `provider` object, sent as it is.
@@ -136,6 +137,7 @@ class ModelSettings(_Settings):
     api_key_env: str | None = None
     api_version: str | None = None
     deployment: str | None = None
+    batch_deployment: str | None = None
     auth: Literal["api_key", "bearer", "x_api_key"] | None = None
     headers: dict[str, str] = {}
     routing: dict[str, Any] | None = None
@@ -146,9 +148,33 @@ class ModelSettings(_Settings):
 
 
 class BatchingSettings(_Settings):
-    """How requests travel together. group_size: requests per group; shards: independent groupings (stable by id)."""
+    """How requests travel together. group_size: requests per group; shards: independent groupings (stable by id).
 
-    mode: Literal["per_request", "serial_bundle"] = "per_request"
+    Of the provider's batch API (modes provider_batch_api and auto):
+
+    Attributes:
+        threshold: auto: fewer fresh requests than this go real time.
+        max_requests: requests of one batch, at most; the provider's own limit counts too.
+        poll_interval: seconds between the first status checks; they grow to 15 minutes.
+        deadline: seconds from submission until the batch is given up; on_deadline: what its unfinished requests do then.
+        retry_failed: what requests do that a batch ended without answering.
+        allowed_providers: providers whose batch API may be used; None: every one that has one.
+        enqueued_tokens: prompt tokens that may wait in unfinished batches at a time; None: no limit known.
+        batches_per_hour: creates within an hour.
+        detach: submit, collect what is done, and end the run with the rest pending.
+    """
+
+    mode: Literal["per_request", "serial_bundle", "provider_batch_api", "auto"] = "per_request"
+    threshold: Annotated[int, Field(ge=1)] = 20
+    max_requests: Annotated[int, Field(ge=1)] = 50_000
+    poll_interval: Seconds = 30.0
+    deadline: Seconds = 86_400.0
+    on_deadline: Literal["real_time", "detach", "dead_letter"] = "real_time"
+    retry_failed: Literal["real_time", "batch", "none"] = "real_time"
+    allowed_providers: list[ProviderName] | None = None
+    enqueued_tokens: Annotated[int, Field(ge=1)] | None = None
+    batches_per_hour: Annotated[int, Field(ge=1)] = 2000
+    detach: bool = False
     group_size: Annotated[int, Field(ge=1, le=100_000)] = 500
     bundle_size: Annotated[int, Field(ge=1, le=8)] = 8
     shards: Annotated[int, Field(ge=1, le=1024)] = 4

@@ -70,7 +70,7 @@ def settled_kind(found: dict[str, Any]) -> FailureKind:
 
 
 def lane_of(found: dict[str, Any]) -> Lane:
-    """Return the lane of a parsed call line, without building the record."""
+    """Return the lane of a parsed LLM call line, without building the record."""
     return _LANES[found["lane"]]
 
 
@@ -148,7 +148,7 @@ def _call(found: dict[str, Any]) -> CallRecord:
     found["call_type"] = _CALL_TYPES[found["call_type"]]
     found["status"] = _STATUSES[found["status"]]
     found["kind"] = KINDS[found["kind"]]
-    found["lane"] = _LANES[found["lane"]]
+    found["lane"] = None if found["lane"] is None else _LANES[found["lane"]]
     found["cost_source"] = _COST_SOURCES[found["cost_source"]]
     found["cost_usd"] = decimal_or_none(found["cost_usd"])
     found["finish_reasons"] = tuple(found["finish_reasons"])
