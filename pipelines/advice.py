@@ -32,6 +32,13 @@ ADVICE: Mapping[FailureKind, str] = {
     FailureKind.INVALID_REQUEST: "correct model.params or answer.schema: the provider does not take them",
     FailureKind.CONTEXT_LENGTH_EXCEEDED: "shorten the prompt, or choose a model with a longer context",
     FailureKind.REQUEST_TOO_LARGE: "shorten the prompt",
+    FailureKind.ENQUEUED_LIMIT: "set batching.enqueued_tokens to the account's limit, then run the job again",
+    FailureKind.EXPIRED: "run the job again, or set batching.retry_failed: real_time",
+    FailureKind.CANCELLED: "run the job again, or set batching.retry_failed: real_time",
+    FailureKind.MISSING_RESULT: "run the job again, or set batching.retry_failed: real_time",
+    FailureKind.BATCH_REJECTED: "see the reason; run the job again with batching.mode: per_request",
+    FailureKind.RESULTS_WITHHELD: "add credit with the provider, then run the job again: nothing is lost",
+    FailureKind.RESULTS_GONE: "run the job again: the provider no longer has the answers, so they are paid for anew",
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam import pvalue
 
+from pipelines.ask_batches import AskBatches, AskBatchesResult, leave_in_flight
 from pipelines.prepare import PreparedJob
 from pipelines.tally import CloseRun, tally_failure, tally_pending, tally_reused
 from transforms.call_model import CallModel
@@ -18,9 +19,10 @@ from transforms.identify_rows import IdentifyRows
 from transforms.join_answers import JoinAnswers
 from transforms.parse_answers import ParseAnswers
 from transforms.read_answers import ReadAnswers
+from transforms.read_batches import ReadBatches
 from transforms.read_rows import ReadRows
 from transforms.render_prompts import RenderPrompts
-from transforms.reuse_answers import ReuseAnswers
+from transforms.reuse_answers import ReuseAnswers, ReuseAnswersResult
 from transforms.rules.settle import kept_row, lost_outcome
 from transforms.settle_rows import SettleRows
 from transforms.write_audit import WriteAudit
@@ -60,12 +62,15 @@ class EnrichRows(beam.PTransform):
         asked = named.rows | "RenderPrompts" >> RenderPrompts(job.template, job.identity, job.redact)
 
         settled = root | "ReadAnswers" >> ReadAnswers(job.segments)
-        first = asked.requests | "AskModel" >> AskModel(job, settled.main, repair=job.repair)
-        again = first.repairs | "AskAgain" >> AskModel(job, settled.repair, repair=False)
+        waiting = root | "ReadBatches" >> ReadBatches(job.ledger, job.open_batches) if job.open_batches else None
+        first = asked.requests | "AskModel" >> AskModel(
+            job, settled.main, waiting, by_batch=job.by_batch, repair=job.repair
+        )
+        again = first.repairs | "AskAgain" >> AskModel(job, settled.repair, None, by_batch=False, repair=False)
 
         # New answers settle in the stage that calls, while other calls are still out; the rest comes after.
         new = first.new | "SettleNew" >> FinishRows(job)
-        others = [first.old, first.pending, again.new, again.old, again.pending]
+        others = [first.old, *first.pending, *first.batched, again.new, again.old, *again.pending]
         rest = others | "FlattenRest" >> beam.Flatten() | "SettleRest" >> FinishRows(job)
         # A repair asks about one request, whose first rows travel with it: the second lane has no crowd of its own.
         late = first.crowd | "JoinAnswers" >> JoinAnswers([new.ends, rest.ends]) | "SettleCrowd" >> FinishRows(job)
@@ -75,7 +80,7 @@ class EnrichRows(beam.PTransform):
         failures = [*unread, *(part.failures for part in finished)] | "FlattenFailures" >> beam.Flatten()
         lost = failures | "LostRow" >> beam.Map(lost_outcome)
         parts = [part for finish in finished for part in (finish.row_parts, finish.audit_parts)]
-        parts += [first.call_parts, again.call_parts]
+        parts += [*first.call_parts, *again.call_parts]
         parts.append(lost | "AuditLost" >> WriteAudit(job.run))
         parts.append(failures | "WriteDeadLetters" >> WriteDeadLetters(job.run.dead_letters, job.run_id))
         if job.keep:
@@ -87,7 +92,8 @@ class EnrichRows(beam.PTransform):
 
         tallies = [failures | "TallyFailures" >> beam.Map(tally_failure)]
         for lane, name in ((first, "First"), (again, "Again")):
-            tallies.append(lane.pending | f"Tally{name}Pending" >> beam.Map(tally_pending))
+            for place, pending in enumerate(lane.pending):
+                tallies.append(pending | f"Tally{name}Pending{place or ''}" >> beam.Map(tally_pending))
             tallies.append(lane.old | f"Tally{name}Reused" >> beam.Map(tally_reused))
         ended = [lost, *(part.outcomes for part in finished)]
         counts = read.positions | "ConserveRows" >> ConserveRows(ended)
@@ -96,36 +102,70 @@ class EnrichRows(beam.PTransform):
 
 
 class AskModelResult(NamedTuple):
-    """new, old: RequestResult of answers given now and of reused ones; crowd: (request_id, AskedRow)."""
+    """new, old, batched: RequestResult of answers given now, of reused ones, and by batch; crowd: (request_id, AskedRow)."""
 
     new: pvalue.PCollection
     old: pvalue.PCollection
+    batched: list[pvalue.PCollection]
     repairs: pvalue.PCollection
-    pending: pvalue.PCollection
+    pending: list[pvalue.PCollection]
     crowd: pvalue.PCollection
-    call_parts: pvalue.PCollection
+    call_parts: list[pvalue.PCollection]
 
 
 class AskModel(beam.PTransform):
-    """One lane: reuse, group, call, parse. The repair lane is the same path for the requests of invalid answers."""
+    """One lane: reuse, batches, group, call, parse. The repair lane is the same path for the requests of invalid answers.
 
-    def __init__(self, job: PreparedJob, settled: pvalue.PCollection | None, *, repair: bool) -> None:
+    Args:
+        job: the prepared job.
+        settled, waiting: what earlier runs have answered and have in flight (ReadAnswers, ReadBatches), or None.
+        by_batch: fresh requests may go by the provider's batch API; repairs never do.
+        repair: an invalid answer leaves as a repair, not as a failure.
+    """
+
+    def __init__(
+        self,
+        job: PreparedJob,
+        settled: pvalue.PCollection | None,
+        waiting: pvalue.PCollection | None,
+        *,
+        by_batch: bool,
+        repair: bool,
+    ) -> None:
         super().__init__()
         self._job = job
         self._settled = settled
+        self._waiting = waiting
+        self._by_batch = by_batch
         self._repair = repair
 
     def expand(self, requests: pvalue.PCollection) -> Any:
         """Parse new and reused answers apart: a Flatten between call and parse would break the stage in two."""
         job = self._job
-        known = requests | "ReuseAnswers" >> ReuseAnswers(self._settled)
-        groups = known.fresh | "GroupRequests" >> GroupRequests(job.provider_name, job.request_model, job.batching)
+        known = requests | "ReuseAnswers" >> ReuseAnswers(self._settled, self._waiting)
+        asked = self._ask_batches(known)
+        groups = asked.real_time | "GroupRequests" >> GroupRequests(job.provider_name, job.request_model, job.batching)
         calls = groups | "CallModel" >> CallModel(job.call_settings)
         new = calls.answers | "ParseAnswers" >> ParseAnswers(job.reader, job.identity, repair=self._repair)
         old = known.answers | "ParseReused" >> ParseAnswers(job.reader, job.identity, repair=self._repair)
-        repairs = (new.repairs, old.repairs) | "FlattenRepairs" >> beam.Flatten()
-        call_parts = calls.calls | "WriteCalls" >> WriteCalls(job.run)
-        return AskModelResult(new.results, old.results, repairs, calls.pending, known.crowd, call_parts)
+        parsed = [new, old]
+        call_parts = [calls.calls | "WriteCalls" >> WriteCalls(job.run)]
+        if asked.answers is not None:
+            parsed.append(asked.answers | "ParseBatched" >> ParseAnswers(job.reader, job.identity, repair=self._repair))
+            call_parts.append(asked.call_records | "WriteBatchCalls" >> WriteCalls(job.run))
+        repairs = [part.repairs for part in parsed] | "FlattenRepairs" >> beam.Flatten()
+        batched = [part.results for part in parsed[2:]]
+        pending = [calls.pending, *asked.pending]
+        return AskModelResult(new.results, old.results, batched, repairs, pending, known.crowd, call_parts)
+
+    def _ask_batches(self, known: ReuseAnswersResult) -> AskBatchesResult:
+        job = self._job
+        if job.dry_run:
+            left = [] if known.in_flight is None else [known.in_flight | "LeaveInFlight" >> beam.Map(leave_in_flight)]
+            return AskBatchesResult(known.fresh, None, left, None)
+        if self._waiting is None and not self._by_batch:
+            return AskBatchesResult(known.fresh, None, [], None)
+        return known.fresh | "AskBatches" >> AskBatches(job, known.in_flight)
 
 
 class FinishRowsResult(NamedTuple):

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from transforms.records.settings import Job
-from transforms.rules.price import PriceTable
+from transforms.rules.price import PriceTable, Processing
 
 #: Output tokens of the shortest useful answer.
 _SHORT_ANSWER_TOKENS = 8
@@ -31,17 +31,21 @@ def output_range(max_output_tokens: int | None, requests: int) -> tuple[int, int
     return least * requests, None if max_output_tokens is None else max_output_tokens * requests
 
 
-def estimate_cost(provider_name: str, price_model: str, load: Load) -> dict[str, Any]:
+def estimate_cost(
+    provider_name: str, price_model: str, load: Load, processing: Processing = "real_time"
+) -> dict[str, Any]:
     """Return {"low", "high", "unknown"}: US dollars as text, and why a bound is null.
 
     Short answers give the low bound, answers of max_output_tokens the high one. Retries and repairs, which a run may
-    need on top, are not in it.
+    need on top, are not in it. A batch has a cost only where the price table knows batch prices of the model.
     """
     if load.requests == 0:
         return {"low": "0", "high": "0", "unknown": None}
-    rates = PriceTable().rates(provider_name, price_model)
+    prices = PriceTable()
+    rates = prices.rates(provider_name, price_model, processing=processing)
     if rates is None:
-        return {"low": None, "high": None, "unknown": f"the price table has no model {price_model} of {provider_name}"}
+        what = "model" if prices.rates(provider_name, price_model) is None else "batch price of"
+        return {"low": None, "high": None, "unknown": f"the price table has no {what} {price_model} of {provider_name}"}
     low = _price(rates, load.input_tokens, load.output_low)
     if load.output_high is None:
         if rates == (Decimal(0), Decimal(0)):

@@ -20,16 +20,9 @@ _LATER_KEYS = frozenset(
         "budget",
         "input.bigquery",
         "sinks.bigquery",
-        "batching.threshold",
-        "batching.max_requests",
-        "batching.poll_interval",
-        "batching.deadline",
-        "batching.on_deadline",
-        "batching.allowed_providers",
     }
 )
 _LATER_VALUES = {
-    "batching.mode": frozenset({"auto", "provider_batch_api"}),
     "sinks.enriched": frozenset({"bigquery"}),
     "sinks.audit": frozenset({"bigquery"}),
 }

@@ -13,19 +13,26 @@ from typing import Any
 
 import orjson
 
+from pipelines.batch_check import find_batch_api
 from pipelines.estimate import Load, estimate_cost, estimate_time, output_range
-from pipelines.prepare import PreparedJob
+from pipelines.plan_batch import batch_warnings, plan_batch, plan_route
+from pipelines.prepare import PreparedJob, list_in_flight
+from transforms.providers import make_provider
 from transforms.records.errors import RowError
 from transforms.records.failure import DeadLetter, FailureKind, Stage
-from transforms.records.request import Lane
+from transforms.records.request import Lane, Prompt
 from transforms.records.row import RawRow
+from transforms.rules.fingerprint import custom_id
 from transforms.rules.identity import content_sha256, row_key
 from transforms.rules.tokens import estimate_tokens, prompt_tokens
+from transforms.storage.batch_members import read_members
 from transforms.storage.inputs import read_rows
 from transforms.storage.ledger import read_answers
 
 _EXAMPLES = 3
 _DIGEST_BYTES = 16
+#: As long as any; what it says does not matter here.
+_CUSTOM_ID = custom_id("plan", "0" * 64)
 _ESTIMATE = "about 4 characters of English a token, prompt and schema; providers count differently"
 _DAMAGE = (
     "can't be read to the end: rows are missing, and a run would end with exit code 1; get the file again from its "
@@ -56,20 +63,30 @@ class _Failures:
 
 @dataclass(slots=True)
 class _Scan:
-    """What reading the whole input found: rows in, failures, and tokens of each distinct request by its digest."""
+    """What reading the whole input found.
+
+    Attributes:
+        rows_in, asked: rows, and those that become part of a request.
+        requests: tokens of each distinct request, by its digest.
+        line_bytes: of all distinct requests as lines of a batch's request file; 0 without a batch API.
+    """
 
     rows_in: int = 0
     asked: int = 0
     failures: _Failures = field(default_factory=_Failures)
     requests: dict[bytes, int] = field(default_factory=dict)
+    line_bytes: int = 0
 
 
 def make_plan(prepared: PreparedJob) -> dict[str, Any]:
     """Return what a run would do, as JSON values with stable keys.
 
     Keys: job, output, provider, model, rows {in, asked, failed}, failures, requests {distinct, shared, reused,
-    to_send}, tokens {input, output_low, output_high, method}, cost_usd {low, high, unknown}, time {low_s, high_s,
-    limited_by, assumption}, warnings.
+    in_flight, to_send}, tokens {input, output_low, output_high, method}, cost_usd {low, high, unknown}, time {low_s,
+    high_s, limited_by, assumption}, batch {available, unavailable, cost_usd, batches, max_requests, time}, route {mode,
+    chosen, why}, warnings. cost_usd and time are those of real time, batch those of the provider's batch API
+    (`plan_batch`), whichever way `route` says a run would go. requests.in_flight are in a batch of an earlier run,
+    which is collected and not sent again.
 
     Raises:
         InputError, OSError: an input can't be read any more.
@@ -78,9 +95,17 @@ def make_plan(prepared: PreparedJob) -> dict[str, Any]:
     scan = _scan(prepared)
     distinct = len(scan.requests)
     _drop_settled(prepared.segments, scan.requests)
+    unanswered = len(scan.requests)
+    _drop_in_flight(prepared, scan.requests)
     to_send = len(scan.requests)
     load = Load(to_send, sum(scan.requests.values()), *output_range(prepared.max_output_tokens, to_send))
     cost = estimate_cost(prepared.provider_name, prepared.price_model, load)
+    batch = plan_batch(prepared, load, scan.line_bytes * to_send // max(distinct, 1))
+    route = plan_route(prepared, to_send)
+    is_batch = route["chosen"] == "batch"
+    warnings = _warnings(prepared, scan, batch["cost_usd"] if is_batch else cost, to_send)
+    if is_batch:
+        warnings += batch_warnings(prepared.batching, load, batch["batches"])
     return {
         "job": prepared.job.name,
         "output": prepared.job.output,
@@ -91,7 +116,8 @@ def make_plan(prepared: PreparedJob) -> dict[str, Any]:
         "requests": {
             "distinct": distinct,
             "shared": scan.asked - distinct,
-            "reused": distinct - to_send,
+            "reused": distinct - unanswered,
+            "in_flight": unanswered - to_send,
             "to_send": to_send,
         },
         "tokens": {
@@ -102,7 +128,9 @@ def make_plan(prepared: PreparedJob) -> dict[str, Any]:
         },
         "cost_usd": cost,
         "time": estimate_time(prepared.job, load),
-        "warnings": _warnings(prepared, scan, cost, to_send),
+        "batch": batch,
+        "route": route,
+        "warnings": warnings,
     }
 
 
@@ -110,13 +138,13 @@ def _scan(prepared: PreparedJob) -> _Scan:
     key = prepared.job.input.key
     clashing = _clashing_keys(prepared) if key else frozenset()
     scan = _Scan()
-    schema_tokens = estimate_tokens(orjson.dumps(prepared.answer_schema).decode()) if prepared.answer_schema else 0
+    sizer = _Sizer(prepared)
     for row in _rows(prepared):
         scan.rows_in += 1
         if isinstance(row, DeadLetter):
             scan.failures.add(row.stage, row.kind, row, row.reason)
         elif not _is_clash(row, key, clashing, scan.failures):
-            _ask(prepared, row, scan, schema_tokens)
+            _ask(prepared, row, scan, sizer)
     return scan
 
 
@@ -159,7 +187,25 @@ def _is_clash(row: RawRow, key: list[str], clashing: frozenset[bytes], failures:
     return False
 
 
-def _ask(prepared: PreparedJob, row: RawRow, scan: _Scan, schema_tokens: int) -> None:
+class _Sizer:
+    """Estimates a request's input tokens, and measures its line in a batch's request file."""
+
+    def __init__(self, prepared: PreparedJob) -> None:
+        schema = prepared.answer_schema
+        self._schema_tokens = estimate_tokens(orjson.dumps(schema).decode()) if schema else 0
+        self._provider = make_provider(prepared.job.model, schema)
+        self._batch_api, _ = find_batch_api(prepared.job, schema, self._provider)
+
+    def tokens(self, prompt: Prompt) -> int:
+        return prompt_tokens(prompt) + self._schema_tokens
+
+    def line_bytes(self, prompt: Prompt) -> int:
+        if self._batch_api is None:
+            return 0
+        return len(self._batch_api.line(_CUSTOM_ID, self._provider.body(prompt))) + 1
+
+
+def _ask(prepared: PreparedJob, row: RawRow, scan: _Scan, sizer: _Sizer) -> None:
     try:
         prompt = prepared.template.render(row.values).prompt
     except RowError as error:
@@ -168,7 +214,8 @@ def _ask(prepared: PreparedJob, row: RawRow, scan: _Scan, schema_tokens: int) ->
     scan.asked += 1
     request = _short(prepared.identity.request_id(prompt))
     if request not in scan.requests:
-        scan.requests[request] = prompt_tokens(prompt) + schema_tokens
+        scan.requests[request] = sizer.tokens(prompt)
+        scan.line_bytes += sizer.line_bytes(prompt)
 
 
 def _drop_settled(segments: list[str], requests: dict[bytes, int]) -> None:
@@ -177,6 +224,13 @@ def _drop_settled(segments: list[str], requests: dict[bytes, int]) -> None:
         for answer in read_answers(path):
             if answer.lane is Lane.MAIN:
                 requests.pop(_short(answer.request_id), None)
+
+
+def _drop_in_flight(prepared: PreparedJob, requests: dict[bytes, int]) -> None:
+    """Take out the requests that wait in a batch of an earlier run."""
+    for key in list_in_flight(prepared):
+        for member in read_members(prepared.ledger, key):
+            requests.pop(_short(member.request_id), None)
 
 
 def _short(hex_digest: str) -> bytes:

@@ -21,8 +21,12 @@ def draw_plan(plan: dict[str, Any], console: Console) -> None:
     table.add_row("Rows", _rows_text(rows))
     table.add_row("Requests", _requests_text(requests))
     table.add_row("Tokens", _tokens_text(plan["tokens"]))
-    table.add_row("Cost", Text(_cost_text(plan["cost_usd"]), style="bold"))
-    table.add_row("Time", _time_text(plan["time"], requests["to_send"]))
+    if requests["to_send"]:
+        table.add_row("Real time", _real_time_text(plan))
+        table.add_row("Batch", _batch_text(plan["batch"]))
+        table.add_row("Goes by", _route_text(plan["route"]))
+    else:
+        table.add_row("Cost", Text("$0: no calls to wait for", style="bold"))
     console.print(table)
     _draw_failures(plan["failures"], console)
     if plan["warnings"]:
@@ -55,6 +59,8 @@ def _requests_text(requests: dict[str, int]) -> str:
         parts.append(f"{plural(requests['shared'], 'row')} share another row's request")
     if requests["reused"]:
         parts.append(f"{number(requests['reused'])} answered already by the ledger")
+    if requests["in_flight"]:
+        parts.append(f"{number(requests['in_flight'])} in a batch of an earlier run")
     return f"{words} ({'; '.join(parts)})" if parts else words
 
 
@@ -78,12 +84,30 @@ def _cost_text(cost: dict[str, str | None]) -> str:
     return f"{money(cost['low'])} to {money(cost['high'])}"
 
 
-def _time_text(time: dict[str, Any], to_send: int) -> str:
-    if not to_send:
-        return "no calls to wait for"
+def _real_time_text(plan: dict[str, Any]) -> Text:
+    time = plan["time"]
     low, high = duration(time["low_s"]), duration(time["high_s"])
     span = low if low == high else f"{low} to {high}"
-    return f"{span} of calls, by {time['limited_by']} (if {time['assumption']})"
+    return Text.assemble(
+        (_cost_text(plan["cost_usd"]), "bold"),
+        f"\n{span} of calls, by {time['limited_by']} (if {time['assumption']})",
+    )
+
+
+def _batch_text(batch: dict[str, Any]) -> Text:
+    if not batch["available"]:
+        return Text(f"not possible: {batch['unavailable']}")
+    time = batch["time"]
+    return Text.assemble(
+        (_cost_text(batch["cost_usd"]), "bold"),
+        f"\n{plural(batch['batches'], 'batch', 'batches')} of at most {number(batch['max_requests'])} requests; "
+        f"{time['says']}; given up after {duration(time['deadline_s'])} (batching.deadline)",
+    )
+
+
+def _route_text(route: dict[str, Any]) -> Text:
+    word = "batch" if route["chosen"] == "batch" else "real time"
+    return Text.assemble((word, "bold"), f": {route['why']}")
 
 
 def _draw_failures(failures: list[dict[str, Any]], console: Console) -> None:

@@ -4,14 +4,16 @@ Sends nothing and spends nothing. What comes out is frozen, picklable and holds 
 and the tests are all built from it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
+from pipelines.batch_check import check_batching, find_batch_api
 from pipelines.job import LoadedJob, check_columns, resolve_answer_schema
 from transforms.providers import make_provider
+from transforms.records.batch import BatchLimits
 from transforms.records.errors import ConfigError
 from transforms.records.run import CallSettings
 from transforms.records.settings import BatchingSettings, InputSettings, Job
@@ -20,6 +22,8 @@ from transforms.rules.answer_columns import AnswerColumns
 from transforms.rules.fingerprint import RequestIdentity
 from transforms.rules.lookup import parse_lookup
 from transforms.rules.prompt import PromptTemplate
+from transforms.rules.route import is_batch_allowed
+from transforms.storage.batch_ledger import open_entries
 from transforms.storage.inputs import InputFile, InputSchema, expand, input_schema
 from transforms.storage.ledger import segments
 from transforms.storage.objects import read_bytes
@@ -29,7 +33,14 @@ from transforms.storage.tables import enriched_schema
 
 @dataclass(frozen=True)
 class PreparedJob:
-    """A job ready to run: checked, with a run id and the ledger's segments as they were when it began."""
+    """A job ready to run: checked, with a run id and the ledger's segments as they were when it began.
+
+    Attributes:
+        provider_address: the provider's name, and where its API is.
+        open_batches: keys of the batches of earlier runs that are in flight at this provider.
+        batch_limits: of one batch of the provider's batch API; None where the job can use none, and then
+            no_batch_reason says why, in one clause.
+    """
 
     job: Job
     job_sha256: str
@@ -49,6 +60,10 @@ class PreparedJob:
     reader: AnswerReader
     columns: AnswerColumns
     enriched_schema: pa.Schema
+    batch_limits: BatchLimits | None
+    no_batch_reason: str | None
+    provider_address: tuple[str, str]
+    open_batches: list[str] = field(default_factory=list)
     dry_run: bool = False
 
     @property
@@ -60,6 +75,19 @@ class PreparedJob:
     def batching(self) -> BatchingSettings:
         """How requests travel together."""
         return self.job.batching
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether fresh requests may go by the provider's batch API, as far as settings say."""
+        batching = self.job.batching
+        is_meant = batching.mode in ("auto", "provider_batch_api")
+        return is_meant and self.batch_limits is not None and is_batch_allowed(batching, self.job.model.provider)
+
+    @property
+    def max_batch_requests(self) -> int:
+        """Requests of one batch, by the provider's limit and the job's."""
+        most = self.job.batching.max_requests
+        return most if self.batch_limits is None else min(most, self.batch_limits.max_requests)
 
     @property
     def repair(self) -> bool:
@@ -105,6 +133,8 @@ def prepare(loaded: LoadedJob, run_id: str) -> PreparedJob:
     template.check(schema.names)
     answer_schema = resolve_answer_schema(job, loaded.folder, loaded.path)
     provider = make_provider(job.model, answer_schema)
+    batch_api, no_batch_reason = find_batch_api(job, answer_schema, provider)
+    check_batching(job, batch_api is not None)
     flatten, keep = job.answer.flatten, job.on_failure == "keep"
     columns = AnswerColumns(job.answer.field, answer_schema, template, flatten=flatten, keep=keep)
     columns.check(schema.names)
@@ -128,7 +158,22 @@ def prepare(loaded: LoadedJob, run_id: str) -> PreparedJob:
         reader=AnswerReader(answer_schema),
         columns=columns,
         enriched_schema=enriched_schema(schema.arrow, columns),
+        batch_limits=None if batch_api is None else batch_api.limits,
+        no_batch_reason=no_batch_reason,
+        provider_address=(provider.name, provider.base_url),
     )
+
+
+def list_in_flight(job: PreparedJob) -> list[str]:
+    """Return the keys of the batches that earlier runs have in flight at this very provider and address, sorted.
+
+    What is in flight elsewhere (a rehearsal's, or the real provider's while this is a rehearsal) is not this run's
+    to ask about: there nobody would know it, and its results would be given up for lost.
+    """
+    if job.batch_limits is None:
+        return []
+    staged = [entry.staged for entry in open_entries(job.ledger)]
+    return sorted(one.batch_key for one in staged if (one.provider_name, one.address) == job.provider_address)
 
 
 def load_template(job: Job) -> PromptTemplate:

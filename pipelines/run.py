@@ -22,10 +22,11 @@ import orjson
 import structlog
 
 from pipelines.job import LoadedJob
-from pipelines.prepare import PreparedJob, prepare
+from pipelines.prepare import PreparedJob, list_in_flight, prepare
 from pipelines.summary import EXIT_BROKEN, EXIT_DONE, RunResult, check_files, summarise
 from transforms.records.errors import OutputBusyError
 from transforms.storage.audit_rows import seal_run
+from transforms.storage.batch_ledger import sweep_unsent
 from transforms.storage.lease import Lease
 from transforms.storage.ledger import segments
 from transforms.storage.objects import read_bytes
@@ -66,7 +67,9 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
     with Lease(str(Path(job.output) / "ledger"), run_id) as lease:
         seal_crashed_runs(job.output)
         # Only with the lease in hand is the ledger nobody else's.
-        prepared = replace(prepared, segments=segments(prepared.ledger, exclude_run=run_id))
+        sweep_unsent(prepared.ledger, run_id, time.time())
+        in_flight = list_in_flight(prepared)
+        prepared = replace(prepared, segments=segments(prepared.ledger, exclude_run=run_id), open_batches=in_flight)
         with _stop_when_lost(lease, run_id):
             return _run(request, prepared, on_prepared, lease)
 
@@ -97,6 +100,7 @@ def seal_crashed_runs(output: str) -> None:
     """Write the audit tables of runs that ended without doing so. Only with the lease in hand."""
     for crashed in unfinished_runs(output):
         counts = seal_run(output, crashed)
+        shutil.rmtree(RunFolder(output, crashed).asked, ignore_errors=True)
         structlog.get_logger("rowbeam").info("crashed_run_sealed", run_id=crashed, **counts)
 
 
@@ -105,9 +109,11 @@ def _run(
 ) -> RunResult:
     # Beam takes a second to import: only commands that run a pipeline pay for it.
     from pipelines.runners import beam_options, runner_name
+    from transforms._batch_board import board
 
     log = structlog.get_logger("rowbeam").bind(run_id=prepared.run_id)
     options = beam_options(request.beam_args)
+    board.clear()
     started = time.time()
     start_run(prepared.run, job=prepared.job.model_dump(mode="json", by_alias=True), job_sha256=prepared.job_sha256,
               runner=runner_name(options), started_at=datetime.fromtimestamp(started, UTC))  # fmt: skip
@@ -125,6 +131,7 @@ def _run(
         check_files(prepared, totals)
     result = summarise(prepared, totals, time.time() - started)
     Path(prepared.run.totals).unlink()
+    shutil.rmtree(prepared.run.asked, ignore_errors=True)
     finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
     log.info("run_finished", status=result.summary["status"], **result.summary["rows"])
     return result
@@ -165,7 +172,9 @@ def _dry_run(request: RunRequest, run_id: str, on_prepared: Callable[[PreparedJo
 
     scratch = tempfile.mkdtemp(prefix="rowbeam-dry-run-")
     try:
-        prepared = replace(prepare(request.loaded, run_id), run=RunFolder(scratch, run_id), dry_run=True)
+        prepared = prepare(request.loaded, run_id)
+        in_flight = list_in_flight(prepared)
+        prepared = replace(prepared, run=RunFolder(scratch, run_id), open_batches=in_flight, dry_run=True)
         Path(prepared.run.path).mkdir(parents=True)
         if on_prepared:
             on_prepared(prepared)

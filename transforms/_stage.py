@@ -17,6 +17,7 @@ PENDING = "pending"
 REPAIRS = "repairs"
 CALLS = "calls"
 CROWD = "crowd"
+IN_FLIGHT = "in_flight"
 ENDS = "ends"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from transforms.providers import make_provider
 from transforms.providers.base import Provider
+from transforms.providers.batch_http import BatchHttp
 from transforms.providers.pool import CallPool
 from transforms.records.errors import ConfigError
 from transforms.records.run import CallSettings
@@ -27,8 +28,19 @@ class Worker:
     pool: CallPool
     segment: SegmentWriter
     provider: Provider
+    key: str | None
     closers: list[Any] = field(default_factory=list)
     users: int = 0
+
+    def batch_http(self) -> BatchHttp:
+        """Return the process's connections for batch APIs, made on first use."""
+        with _lock:
+            for closer in self.closers:
+                if isinstance(closer, BatchHttp):
+                    return closer
+            http = BatchHttp()
+            self.closers.append(http)
+            return http
 
 
 _workers: dict[str, Worker] = {}
@@ -89,7 +101,7 @@ def _make(settings: CallSettings) -> Worker:
         from transforms.providers.embedded import EmbeddedServer
 
         server = EmbeddedServer(settings.model)
-        provider.base_url = server.base_url  # type: ignore[attr-defined]
+        provider.base_url = server.base_url
         closers.append(server)
         in_flight = min(pool_settings.max_in_flight, settings.model.slots)
         pool_settings = pool_settings.model_copy(update={"max_in_flight": in_flight})
@@ -108,4 +120,4 @@ def _make(settings: CallSettings) -> Worker:
         target=recorder.prices.rates, args=(provider.name, provider.price_model), name="rowbeam-prices", daemon=True
     ).start()
     pool = CallPool(provider, key, pool_settings, settings.batching, recorder=recorder, record=segment.append)
-    return Worker(pool, segment, provider, closers)
+    return Worker(pool, segment, provider, key, closers)

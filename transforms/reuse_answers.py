@@ -1,4 +1,4 @@
-"""ReuseAnswers: requests joined with the ledger: answered already, or fresh.
+"""ReuseAnswers: requests joined with the ledger: answered already, in flight in a batch, or fresh.
 
 Equal requests become one here, whether they come from two rows of this run or from an earlier run; that is what
 makes a second run send nothing (P8) and identical requests be paid once (P2). The rows that wait for a request
@@ -14,21 +14,22 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam import pvalue
 
-from transforms._stage import ANSWERS, CROWD, Counters
+from transforms._stage import ANSWERS, CROWD, IN_FLIGHT, Counters
 from transforms.records.answer import ModelAnswer
 from transforms.records.request import MAX_RIDERS, ModelRequest, pack, unpack
 from transforms.records.row import AskedRow
-from transforms.storage.ledger import SettledAnswer, better, is_settled, unpack_settled
+from transforms.storage.ledger import SettledAnswer, better, in_flight_batch, is_settled, unpack_settled
 
 
 class ReuseAnswersResult(NamedTuple):
     """fresh: (request_id, packed ModelRequest), each once; answers: ModelAnswer with reused=True; crowd: (request_id,
-    AskedRow).
+    AskedRow); in_flight: (batch_key, (request_id, packed ModelRequest)) of what a batch of an earlier run holds.
     """  # noqa: D205 - a list
 
     fresh: pvalue.PCollection
     answers: pvalue.PCollection
     crowd: pvalue.PCollection
+    in_flight: pvalue.PCollection | None
 
 
 class ReuseAnswers(beam.PTransform):
@@ -36,25 +37,29 @@ class ReuseAnswers(beam.PTransform):
 
     Args:
         settled: PCollection of (request_id, packed SettledAnswer) of earlier runs; None when there were none.
+        waiting: PCollection of (request_id, mark) of what batches in flight hold (ReadBatches); None likewise.
     """
 
-    def __init__(self, settled: pvalue.PCollection | None) -> None:
+    def __init__(self, settled: pvalue.PCollection | None, waiting: pvalue.PCollection | None = None) -> None:
         super().__init__()
-        self._settled = settled
+        self._known = [known for known in (settled, waiting) if known is not None]
+        self._has_batches = waiting is not None
 
     def expand(self, requests: pvalue.PCollection) -> Any:
         """Bring requests and answers of one id together."""
-        if self._settled is not None:
-            requests = (requests, self._settled) | "FlattenWithLedger" >> beam.Flatten()
+        if self._known:
+            requests = (requests, *self._known) | "FlattenWithLedger" >> beam.Flatten()
+        tags = (ANSWERS, CROWD, IN_FLIGHT) if self._has_batches else (ANSWERS, CROWD)
         choose = beam.ParDo(_ChooseAnswerDoFn()).with_output_types(
-            tuple[str, bytes], answers=ModelAnswer, crowd=tuple[str, Any]
+            tuple[str, bytes], answers=ModelAnswer, crowd=tuple[str, Any], in_flight=tuple[str, Any]
         )
         joined = (
             requests
             | "GroupByRequest" >> beam.GroupByKey()
-            | "ChooseAnswer" >> choose.with_outputs(ANSWERS, CROWD, main="fresh")
+            | "ChooseAnswer" >> choose.with_outputs(*tags, main="fresh")
         )
-        return ReuseAnswersResult(joined["fresh"], joined[ANSWERS], joined[CROWD])
+        in_flight = joined[IN_FLIGHT] if self._has_batches else None
+        return ReuseAnswersResult(joined["fresh"], joined[ANSWERS], joined[CROWD], in_flight)
 
 
 class _ChooseAnswerDoFn(beam.DoFn):
@@ -65,7 +70,7 @@ class _ChooseAnswerDoFn(beam.DoFn):
         items = iter(keyed[1])
         first_item = next(items)
         second = next(items, None)
-        if second is None and not is_settled(first_item):
+        if second is None and not is_settled(first_item) and in_flight_batch(first_item) is None:
             # Most requests: asked once and never before. They pass as they are.
             self._counters.add("requests_fresh")
             yield keyed[0], first_item
@@ -79,20 +84,24 @@ class _ChooseAnswerDoFn(beam.DoFn):
         request = replace(shared.first, riders=tuple(shared.riders), crowded=shared.crowded)
         if shared.count > 1:
             self._counters.add("requests_shared")
-        if shared.settled is None:
-            self._counters.add("requests_fresh")
-            yield keyed[0], pack(request)
-        else:
+        if shared.settled is not None:
             self._counters.add("requests_reused")
             yield pvalue.TaggedOutput(ANSWERS, shared.settled.answer(request))
+        elif shared.batch_key is not None:
+            self._counters.add("requests_in_flight")
+            yield pvalue.TaggedOutput(IN_FLIGHT, (shared.batch_key, (keyed[0], pack(request))))
+        else:
+            self._counters.add("requests_fresh")
+            yield keyed[0], pack(request)
 
 
 class _Shared:
-    """What equal requests and their known answers come to; holds one request and MAX_RIDERS rows at a time."""
+    """What equal requests, their known answers and the batch that holds them come to; holds one request and MAX_RIDERS rows at a time."""
 
     def __init__(self) -> None:
         self.first: ModelRequest | None = None
         self.settled: SettledAnswer | None = None
+        self.batch_key: str | None = None
         self.riders: list[AskedRow] = []
         self.crowded = False
         self.count = 0
@@ -102,6 +111,10 @@ class _Shared:
         if is_settled(item):
             settled = unpack_settled(item)
             self.settled = settled if self.settled is None else better(self.settled, settled)
+            return []
+        batch_key = in_flight_batch(item)
+        if batch_key is not None:
+            self.batch_key = batch_key if self.batch_key is None else min(self.batch_key, batch_key)
             return []
         request = unpack(item)
         self.count += 1

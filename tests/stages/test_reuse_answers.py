@@ -73,4 +73,4 @@ def test_more_rows_than_travel_along_leave_as_a_crowd():
 
 def test_nothing_asked_gives_nothing():
     """All outputs are empty, whatever the ledger holds."""
-    assert reuse([], [settled("a")]).outputs == {"fresh": [], "answers": [], "crowd": []}
+    assert reuse([], [settled("a")]).outputs == {"fresh": [], "answers": [], "crowd": [], "in_flight": []}

@@ -27,7 +27,7 @@ def make_reply(kind=K.OK, text="fine", finish=FinishReason.STOP, **changes):
     return Reply(kind, text, finish, str(finish), "gpt-4o-mini-2024-07-18", changes.pop("usage", USAGE), **changes)
 
 
-def record(outcome=None, body=b'{"ok":true}', status=200, shown=b'{"messages":[]}', hidden=(), **recorder):
+def record(outcome=None, body=b'{"ok":true}', status=200, shown=b'{"messages":[]}', hidden=(), facts=(), **recorder):
     """Return the record of an exchange with that outcome; body None: no response came."""
     response = None if body is None else HttpResponse(status, {}, body)
     exchange = Exchange(
@@ -44,6 +44,7 @@ def record(outcome=None, body=b'{"ok":true}', status=200, shown=b'{"messages":[]
         response=response,
         outcome=outcome or make_reply(),
         provider_request_id="req_1",
+        **dict(facts),
     )
     return make_recorder(PROVIDER, **recorder).record(exchange)
 
@@ -88,6 +89,21 @@ def test_the_cost_of_a_call(outcome, usd, source):
     call = record(outcome)
     assert (call.cost_usd, call.cost_source) == (usd, source)
     assert usd is not None or call.cost_reason
+
+
+@pytest.mark.parametrize(
+    ("outcome", "usd"),
+    [
+        pytest.param(make_reply(), "0.000105", id="answer"),  # 1,000 x 0.075 + 100 x 0.30 millionths
+        pytest.param(make_reply(service_tier="batch"), "0.000105", id="the tier says batch"),
+        pytest.param(make_reply(provider_cost_usd=Decimal("0.5")), "0.5", id="stated"),
+        pytest.param(CallError(K.INVALID_RESPONSE, "a tool call", usage=USAGE), "0.000105", id="unusable, with usage"),
+        pytest.param(CallError(K.EXPIRED, "not run in time"), "0", id="not run"),
+    ],
+)
+def test_a_request_of_a_batch_is_priced_as_one(outcome, usd):
+    """By the batch price, in the same record."""
+    assert record(outcome, facts={"processing": "batch"}).cost_usd == Decimal(usd)
 
 
 @pytest.mark.parametrize(

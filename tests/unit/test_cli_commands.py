@@ -173,7 +173,8 @@ def test_plan_json_is_one_line_with_stable_keys(job: Path) -> None:
     assert done.exit_code == 0
     assert done.stdout.count("\n") == 1
     assert list(orjson.loads(done.stdout)) == [
-        "job", "output", "provider", "model", "rows", "failures", "requests", "tokens", "cost_usd", "time", "warnings",
+        "job", "output", "provider", "model", "rows", "failures", "requests", "tokens", "cost_usd", "time", "batch",
+        "route", "warnings",
     ]  # fmt: skip
 
 

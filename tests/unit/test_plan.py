@@ -40,7 +40,7 @@ def test_equal_questions_are_counted_once(tmp_path: Path) -> None:
     """Two of three rows ask the same: two requests."""
     plan = make_plan(prepared_job(tmp_path))
     assert plan["rows"] == {"in": 3, "asked": 3, "failed": 0}
-    assert plan["requests"] == {"distinct": 2, "shared": 1, "reused": 0, "to_send": 2}
+    assert plan["requests"] == {"distinct": 2, "shared": 1, "reused": 0, "in_flight": 0, "to_send": 2}
 
 
 def test_what_the_ledger_answers_is_not_sent(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_the_ledger_answers_is_not_sent(tmp_path: Path) -> None:
         segment.append(make_call(0, "q", request_id=asked, root_request_id=asked))
     before = make_plan(job)
     after = make_plan(prepared_job(tmp_path))
-    assert after["requests"] == {"distinct": 2, "shared": 1, "reused": 1, "to_send": 1}
+    assert after["requests"] == {"distinct": 2, "shared": 1, "reused": 1, "in_flight": 0, "to_send": 1}
     assert Decimal(after["cost_usd"]["low"]) < Decimal(before["cost_usd"]["low"])
 
 

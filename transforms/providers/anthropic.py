@@ -72,7 +72,7 @@ class Anthropic:
         version = _version(settings)
         self.request_model = settings.name
         self.price_model = settings.name
-        self.key_env = settings.api_key_env or "ANTHROPIC_API_KEY"
+        self.key_env: str | None = settings.api_key_env or "ANTHROPIC_API_KEY"
         base_url = (settings.base_url or _OWN_ADDRESS).rstrip("/")
         self.base_url = base_url.removesuffix("/v1")
         self._x_api_key = settings.auth == "x_api_key"
@@ -92,7 +92,8 @@ class Anthropic:
             body["system"] = prompt.system
         return body
 
-    def _all_headers(self, key: str | None) -> dict[str, str]:
+    def all_headers(self, key: str | None) -> dict[str, str]:
+        """Return every header of a request with a JSON body, the key in its place."""
         if key is None:
             return dict(self._headers)
         if self._x_api_key:
@@ -101,11 +102,11 @@ class Anthropic:
 
     def request(self, body: dict[str, Any], key: str | None) -> HttpRequest:
         """Return the POST that carries `body`."""
-        return HttpRequest("POST", self.base_url + "/v1/messages", self._all_headers(key), orjson.dumps(body))
+        return HttpRequest("POST", self.base_url + "/v1/messages", self.all_headers(key), orjson.dumps(body))
 
     def probe(self, key: str | None) -> HttpRequest | None:
         """Return a GET of the models list."""
-        return HttpRequest("GET", self.base_url + "/v1/models?limit=1", self._all_headers(key), b"")
+        return HttpRequest("GET", self.base_url + "/v1/models?limit=1", self.all_headers(key), b"")
 
     def read(self, response: HttpResponse) -> Reply | CallError:
         """Classify a response; never raises."""

@@ -29,7 +29,11 @@ _HINTS: Mapping[str, str] = {
 
 
 class AzureOpenAI(OpenAIFamily):
-    """An Azure OpenAI resource. `api_version` is v1 (default) or a date; `auth` api_key (default) or bearer."""
+    """An Azure OpenAI resource. `api_version` is v1 (default) or a date; `auth` api_key (default) or bearer.
+
+    Attributes:
+        version: v1, or the date that the URLs name.
+    """
 
     name = "azure.ai.openai"
     default_key_env: ClassVar[str | None] = "AZURE_OPENAI_API_KEY"
@@ -41,11 +45,11 @@ class AzureOpenAI(OpenAIFamily):
         base_url = require_base_url(settings, "https://RESOURCE.openai.azure.com")
         if not settings.deployment:
             raise ConfigError("model.deployment: azure_openai needs the name of the deployment to call")
-        self._version = _version(settings)
+        self.version = _version(settings)
         self._bearer = settings.auth == "bearer"
         self._host = urlsplit(base_url).hostname
         endpoint = base_url.removesuffix("/openai/v1").removesuffix("/openai")
-        root = "/openai/v1" if self._version == "v1" else "/openai"
+        root = "/openai/v1" if self.version == "v1" else "/openai"
         super().__init__(settings, schema, endpoint + root, settings.deployment)
 
     def identity(self) -> dict[str, Any]:
@@ -54,12 +58,12 @@ class AzureOpenAI(OpenAIFamily):
 
     def url(self) -> str:
         """Return where requests go; of the dated URLs only chat is below the deployment."""
-        if self._version == "v1":
+        if self.version == "v1":
             return super().url()
         if self._api == "responses":
-            return f"{super().url()}?api-version={self._version}"
+            return f"{super().url()}?api-version={self.version}"
         path = f"/deployments/{self.request_model}{chat_completions.PATH}"
-        return f"{self.base_url}{path}?api-version={self._version}"
+        return f"{self.base_url}{path}?api-version={self.version}"
 
     def auth_headers(self, key: str | None) -> dict[str, str]:
         """Return the key as `api-key`, or as a bearer token."""
@@ -69,8 +73,8 @@ class AzureOpenAI(OpenAIFamily):
 
     def probe(self, key: str | None) -> HttpRequest | None:
         """Return a GET of the resource's models."""
-        query = "" if self._version == "v1" else f"?api-version={self._version}"
-        return HttpRequest("GET", f"{self.base_url}/models{query}", {**self._headers, **self.auth_headers(key)}, b"")
+        query = "" if self.version == "v1" else f"?api-version={self.version}"
+        return HttpRequest("GET", f"{self.base_url}/models{query}", self.all_headers(key), b"")
 
     def read_answer(self, data: Any, response: HttpResponse) -> Reply | CallError:
         """Read a chat completion; a filtered one says what was filtered."""

@@ -20,6 +20,7 @@ class Provider(Protocol):
         price_model: the model name to look prices up by.
         max_output_tokens: the limit sent, or None.
         key_env: the environment variable that holds the key, or None when no key is needed.
+        base_url: where the API is.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Provider(Protocol):
     price_model: str
     max_output_tokens: int | None
     key_env: str | None
+    base_url: str
 
     def identity(self) -> dict[str, Any]:
         """Everything but the prompt that can change an answer.

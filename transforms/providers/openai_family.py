@@ -83,13 +83,17 @@ class OpenAIFamily:
         """Return the headers that carry the key."""
         return {} if key is None else {"authorization": f"Bearer {key}"}
 
+    def all_headers(self, key: str | None) -> dict[str, str]:
+        """Return every header of a request with a JSON body, the key in its place."""
+        return {**self._headers, **self.auth_headers(key)}
+
     def request(self, body: dict[str, Any], key: str | None) -> HttpRequest:
         """Return the POST that carries `body`."""
-        return HttpRequest("POST", self.url(), {**self._headers, **self.auth_headers(key)}, orjson.dumps(body))
+        return HttpRequest("POST", self.url(), self.all_headers(key), orjson.dumps(body))
 
     def probe(self, key: str | None) -> HttpRequest | None:
         """Return a GET of the models list."""
-        return HttpRequest("GET", self.base_url + "/models", {**self._headers, **self.auth_headers(key)}, b"")
+        return HttpRequest("GET", self.base_url + "/models", self.all_headers(key), b"")
 
     def read(self, response: HttpResponse) -> Reply | CallError:
         """Classify a response. An error object counts whatever the status is; never raises."""

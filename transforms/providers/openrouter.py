@@ -76,7 +76,7 @@ class OpenRouter(OpenAIFamily):
 
     def probe(self, key: str | None) -> HttpRequest | None:
         """Return a GET of the key's own page; the models list is public and would prove nothing."""
-        return HttpRequest("GET", self.base_url + "/key", {**self._headers, **self.auth_headers(key)}, b"")
+        return HttpRequest("GET", self.base_url + "/key", self.all_headers(key), b"")
 
     def read(self, response: HttpResponse) -> Reply | CallError:
         """Classify a response; the order of checks on a 200 is that of 5.2."""

@@ -7,6 +7,7 @@ enough as they are: there is one per batch, not one per row.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError, HttpResponse
 
 
@@ -143,3 +144,30 @@ class BatchRef:
     byte_count: int
     token_estimate: int
     is_adopted: bool = False
+
+
+class Turn(StrEnum):
+    """Where a batch stands between the batch stages."""
+
+    WAITING = "waiting"
+    UNSENT = "unsent"
+    LEFT = "left"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTurn:
+    """A batch on its way through the stages.
+
+    Attributes:
+        turn: WAITING: to be watched (submitted, held back, or in doubt). UNSENT: nothing of it ran and nothing will:
+            its requests go another way. LEFT: it stays with the provider, the next run takes it up. ENDED: its
+            results can be collected.
+        reason: one sentence for people, for UNSENT and LEFT.
+        kind: for LEFT: the refusal that stops the run, or None.
+    """
+
+    ref: BatchRef
+    turn: Turn
+    reason: str = ""
+    kind: FailureKind | None = None

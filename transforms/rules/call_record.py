@@ -19,7 +19,7 @@ from transforms.records.call import CallRecord, CallStatus, CallType, Cost, Cost
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError, HttpResponse, Reply
 from transforms.records.request import ModelRequest
-from transforms.rules.price import PriceTable
+from transforms.rules.price import PriceTable, Processing
 from transforms.rules.redaction import REDACTED, Redactor
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,6 +36,7 @@ class Exchange:
         shown_body: the request body as audit may show it (redacted fields left out).
         response: None when none came back.
         waited_ms: how long the request was held back before this try (limits, back-off), milliseconds.
+        processing: "batch" when the request ran in a provider's batch, which has prices of its own.
     """
 
     request: ModelRequest
@@ -51,6 +52,7 @@ class Exchange:
     response: HttpResponse | None
     outcome: Reply | CallError
     provider_request_id: str | None
+    processing: Processing = "real_time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ class CallRecorder:
             outcome.provider_cost_usd,
             service_tier=outcome.service_tier,
             at=_EPOCH + timedelta(microseconds=exchange.started_at_us),
+            processing=exchange.processing,
         )
 
     def _payload(self, body: bytes, hidden: tuple[str, ...]) -> str | None:

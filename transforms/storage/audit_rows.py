@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from transforms.records.call import BatchEnded, BatchOpened, CallRecord
+from transforms.records.call import BatchEnded, BatchOpened, CallRecord, CallType
 from transforms.records.errors import InternalError
 from transforms.records.failure import SETTLED, FailureKind
 from transforms.records.row import RowOutcome
@@ -90,10 +90,10 @@ def batch_row(
         "mode": opened.mode,
         "provider_name": opened.provider_name,
         "request_model": opened.request_model,
-        "provider_batch_id": None,
-        "input_file_id": None,
-        "output_file_id": None,
-        "error_file_id": None,
+        "provider_batch_id": ended.provider_batch_id if ended else None,
+        "input_file_id": ended.input_file_id if ended else None,
+        "output_file_id": ended.output_file_id if ended else None,
+        "error_file_id": ended.error_file_id if ended else None,
         "status": ended.status if ended else INTERRUPTED,
         "submitted_at": opened.submitted_at_us,
         "ended_at": ended.ended_at_us if ended else None,
@@ -230,6 +230,8 @@ class Story:
         self.totals.add(record)
         self._see(record.started_at_us + round(record.latency_ms * 1000))
         batch = self._batches[record.batch_id]
+        if record.call_type is CallType.HTTP:
+            return
         if record.kind is FailureKind.OK:
             batch.succeeded += 1
         elif record.kind in SETTLED:
@@ -241,7 +243,7 @@ class Story:
             self._see(record.submitted_at_us)
             self._members.extend(member_rows(record))
             batch.opened = replace(record, members=())
-            batch.request_count = len(record.members)
+            batch.request_count = len(record.members) if record.request_count is None else record.request_count
 
     def _take_ended(self, record: BatchEnded) -> None:
         batch = self._batches[record.batch_id]

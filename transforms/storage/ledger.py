@@ -39,18 +39,22 @@ __all__ = [
     "SegmentWriter",
     "SettledAnswer",
     "better",
+    "in_flight_batch",
     "is_settled",
+    "pack_in_flight",
     "pack_settled",
     "read_answers",
     "read_segment",
     "recorded_batch",
     "segments",
+    "settled_call",
     "unpack_settled",
 ]
 
 
 # A pickle begins with its own protocol mark, never with this.
 _SETTLED_MARK = b"settled:"
+_IN_FLIGHT_MARK = b"in flight:"
 _LLM = CallType.LLM
 _OK = FailureKind.OK
 _USAGE = itemgetter(*(field.name for field in fields(Usage)))
@@ -130,6 +134,16 @@ def unpack_settled(packed: bytes) -> SettledAnswer:
     """Return the answer of `pack_settled`."""
     settled: SettledAnswer = pickle.loads(packed[len(_SETTLED_MARK) :])  # noqa: S301 - packed in this pipeline
     return settled
+
+
+def pack_in_flight(batch_key: str) -> bytes:
+    """Return the mark of a request that a batch in flight holds; neither a packed request nor a settled answer."""
+    return _IN_FLIGHT_MARK + batch_key.encode()
+
+
+def in_flight_batch(packed: bytes) -> str | None:
+    """Return the batch key of a mark, or None for anything else."""
+    return packed.removeprefix(_IN_FLIGHT_MARK).decode() if packed.startswith(_IN_FLIGHT_MARK) else None
 
 
 def _settled(kind: str, usage: tuple[Any, ...], is_repair: bool, *rest: Any) -> SettledAnswer:
@@ -224,12 +238,17 @@ def _can_be_reused(kind: FailureKind, text: str | None) -> bool:
     return kind in SETTLED and (text is not None or kind is not _OK)
 
 
-def _answer(path: str, number: int, found: dict[str, Any]) -> SettledAnswer | None:
+def settled_call(found: dict[str, Any]) -> SettledAnswer | None:
+    """Return what reuse needs of a parsed line, or None where it settled nothing. Raises one of BROKEN_LINE."""
     if found.get("type") != "call" or found.get("call_type") != _LLM:
         return None
+    kind = settled_kind(found)
+    return _settled_answer(kind, found) if _can_be_reused(kind, found["text"]) else None
+
+
+def _answer(path: str, number: int, found: dict[str, Any]) -> SettledAnswer | None:
     try:
-        kind = settled_kind(found)
-        return _settled_answer(kind, found) if _can_be_reused(kind, found["text"]) else None
+        return settled_call(found)
     except BROKEN_LINE as error:
         raise broken_line(path, number, error) from error
 

@@ -61,6 +61,11 @@ class RunFolder:
         return str(Path(self.audit) / name)
 
     @property
+    def asked(self) -> str:
+        """Folder of the run's own requests of provider batches, while it is under way."""
+        return str(Path(self.path) / "asked")
+
+    @property
     def totals(self) -> str:
         """Where the pipeline leaves its counts for the launcher, while the run is under way."""
         return str(Path(self.path) / "totals.json")

@@ -1,0 +1,163 @@
+"""Sending a batch: upload, intent, one create, handle; and finding out what became of a create without a reply (P2).
+
+A create is sent by whoever created its intent, and by nobody else; a create whose reply was lost is looked for in
+the provider's listing before another attempt is made.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+
+from transforms._batch_board import board
+from transforms._batch_desk import LOG, BatchDesk
+from transforms.providers.batch_client import Candidates, Found, LostReply
+from transforms.records.batch import BatchRef, BatchState, BatchTurn, Turn
+from transforms.records.failure import FailureKind
+from transforms.records.reply import CallError
+from transforms.storage.batch_claims import claimed_ids
+from transforms.storage.batch_entry import BatchEntry, Handle, Intent, Phase, Void
+from transforms.storage.batch_ledger import (
+    create_intent,
+    creates_since,
+    record_handle,
+    record_upload,
+    record_void,
+    requests_path,
+    tokens_in_flight,
+)
+
+#: Creates of one batch, all told; a provider that turns this many away will not take the next.
+MAX_ATTEMPTS = 50
+_HOUR_S = 3600.0
+_MAX_SETTLE_S = 30.0
+#: Refusals that stop the run: real-time calls would meet them, too.
+STOPPING = frozenset({FailureKind.AUTH, FailureKind.QUOTA_EXHAUSTED})
+_LATER = frozenset({FailureKind.ENQUEUED_LIMIT, FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.CONFLICT})
+
+
+class BatchSender:
+    """Brings staged batches to the provider. Of one DoFn."""
+
+    def __init__(self, desk: BatchDesk) -> None:
+        self._desk = desk
+        self._absent_since: dict[str, float] = {}
+
+    def advance(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:
+        """Take a batch that is staged or in doubt a step further; never blocks for longer than its exchanges take."""
+        if entry.phase is Phase.IN_DOUBT:
+            return self._reconcile(ref, entry)
+        if entry.phase is not Phase.STAGED or self._is_held_back(ref):
+            return BatchTurn(ref, Turn.WAITING)
+        return self._send(ref, entry)
+
+    def _is_held_back(self, ref: BatchRef) -> bool:
+        """Whether the provider's limits leave no room for this batch now."""
+        desk, batching = self._desk, self._desk.batching
+        if creates_since(desk.ledger, time.time() - _HOUR_S) >= batching.batches_per_hour:
+            return True
+        limit = batching.enqueued_tokens
+        waiting = 0 if limit is None else tokens_in_flight(desk.ledger)
+        return limit is not None and waiting > 0 and waiting + ref.token_estimate > limit
+
+    def _send(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:
+        desk, attempt = self._desk, entry.attempt
+        if attempt >= MAX_ATTEMPTS:
+            return BatchTurn(ref, Turn.UNSENT, f"the provider took none of {attempt} creates")
+        desk.open(ref)
+        facts, path = desk.facts(entry, attempt), requests_path(desk.ledger, entry.key)
+        file_id = None
+        if desk.api.uses_files:
+            # A file of an attempt that came to nothing is still there.
+            known = next(reversed(entry.uploads.values()), None)
+            uploaded = known or desk.client.upload(facts, path)
+            if isinstance(uploaded, CallError):
+                return self._unsent(ref, uploaded, "upload")
+            file_id = uploaded
+            record_upload(desk.ledger, entry.key, attempt, file_id)
+        staged = entry.staged
+        intent = Intent(entry.key, attempt, staged.run_id, staged.nonce, staged.request_count, time.time())
+        if not create_intent(desk.ledger, intent):
+            return BatchTurn(ref, Turn.WAITING)
+        return self._created(ref, attempt, file_id, desk.client.create(facts, file_id, path))
+
+    def _created(
+        self, ref: BatchRef, attempt: int, file_id: str | None, outcome: BatchState | CallError | LostReply
+    ) -> BatchTurn:
+        if isinstance(outcome, BatchState):
+            self._keep(ref, attempt, outcome, file_id, is_proven=True)
+            return BatchTurn(ref, Turn.WAITING)
+        desk = self._desk
+        if isinstance(outcome, LostReply):
+            told = {"batch_id": ref.batch_id, "reason": desk.say(outcome.error.message)}
+            LOG.warning("batch_create_in_doubt", extra=told)
+            return BatchTurn(ref, Turn.WAITING)
+        void = Void(desk.say(outcome.message), str(outcome.kind), time.time())
+        record_void(desk.ledger, ref.batch_key, attempt, void)
+        if outcome.kind in _LATER:
+            return BatchTurn(ref, Turn.WAITING)
+        return self._unsent(ref, outcome, "create")
+
+    def _unsent(self, ref: BatchRef, error: CallError, what: str) -> BatchTurn:
+        message, name = self._desk.say(error.message), self._desk.name
+        if error.kind in STOPPING:
+            return BatchTurn(ref, Turn.LEFT, f"{name} refused the run ({error.kind}): {message}", error.kind)
+        reason = f"{name}'s batch API did not take the {what} ({error.kind}): {message}"
+        LOG.warning("batch_not_taken", extra={"batch_id": ref.batch_id, "reason": reason})
+        return BatchTurn(ref, Turn.UNSENT, reason)
+
+    def _keep(self, ref: BatchRef, attempt: int, state: BatchState, file_id: str | None, *, is_proven: bool) -> None:
+        desk = self._desk
+        submitted_at_s = state.created_at_s or time.time()
+        given = state.input_file_id or file_id
+        handle = Handle(state.provider_batch_id, given, submitted_at_s, desk.settings.run_id, is_proven)
+        record_handle(desk.ledger, ref.batch_key, attempt, handle)
+        board.state(ref, state, desk.api.shows_progress, submitted_at_s)
+        facts = {"batch_id": ref.batch_id, "provider_batch_id": state.provider_batch_id, "requests": ref.request_count}
+        LOG.info("batch_submitted" if is_proven else "batch_adopted", extra=facts)
+
+    def _reconcile(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:
+        """Look for the batch of a create without a reply; adopt it, or prove that there is none, or leave it open."""
+        desk, intent = self._desk, entry.intent
+        assert intent is not None  # noqa: S101 - the phase says so
+        desk.open(ref)
+        found = desk.client.find(desk.facts(entry, intent.attempt), intent.intended_at_s)
+        if isinstance(found, CallError):
+            key = entry.key[:12]
+            reason = (
+                f"nobody knows whether batch {key} exists at {desk.name}: its create got no reply and the listing "
+                f"fails ({desk.say(found.message)}); run the job again, or decide: rowbeam batches OUTPUT --resolve {key}"
+            )
+            return BatchTurn(ref, Turn.WAITING, reason)
+        free = self._free(found.states) if isinstance(found, Candidates) else None
+        if isinstance(found, Found):
+            self._keep(ref, intent.attempt, found.state, entry.file_id, is_proven=True)
+        elif free is not None:
+            self._keep(ref, intent.attempt, free, entry.file_id, is_proven=False)
+        elif self._is_absent(entry):
+            void = Void("the listing shows that it was never created", "absent", time.time())
+            record_void(desk.ledger, entry.key, intent.attempt, void)
+            return self.advance(ref, desk.entry(ref))
+        return BatchTurn(ref, Turn.WAITING)
+
+    def _free(self, states: Sequence[BatchState]) -> BatchState | None:
+        """Return the earliest candidate that is on record neither as ours nor as somebody else's."""
+        claimed = claimed_ids(self._desk.ledger)
+        free = [state for state in states if state.provider_batch_id not in claimed]
+        return free[-1] if free else None
+
+    def _is_absent(self, entry: BatchEntry) -> bool:
+        """Whether two looks, some time apart, have shown nothing: a listing may lag behind a create."""
+        now = time.time()
+        first = self._absent_since.setdefault(entry.key, now)
+        return now - first >= settle_s(self._desk.batching.poll_interval)
+
+
+def settle_s(poll_interval_s: float) -> float:
+    """Return how long a listing is given to show a batch that was just created, seconds."""
+    return min(poll_interval_s, _MAX_SETTLE_S)
+
+
+def backoff_s(round_number: int, first_s: float, most_s: float = 900.0) -> float:
+    """Return seconds to the next look: growing by half each round from first_s to most_s, with a tenth of jitter."""
+    grown = min(most_s, first_s * 1.5 ** min(round_number, 40))
+    return float(grown * random.uniform(0.9, 1.1))

@@ -1,0 +1,107 @@
+"""PollBatches: BatchTurn -> BatchTurn, each batch watched until it has ended or is left.
+
+A bounded splittable DoFn: a batch that has to wait defers itself, so many wait side by side on one worker. Some
+runners resume a deferred element at once, whatever delay was asked for, so the time of the next look is kept here and
+a look that comes too early sleeps a moment and defers again. What a look does is in the ledger; one that is repeated
+after a crash is just one look more.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam import pvalue
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.utils.timestamp import Duration
+
+from transforms._batch_desk import BatchDesk
+from transforms._batch_watch import BatchWatcher
+from transforms._stage import CALLS, Counters
+from transforms.records.batch import BatchTurn, Turn
+from transforms.records.run import CallSettings
+
+#: Looks one batch can have; its deadline comes long before.
+_MAX_LOOKS = 1 << 40
+#: The longest a too early look sleeps, seconds: others wait behind it.
+_NAP_S = 0.2
+
+
+class PollBatchesResult(NamedTuple):
+    """turns: BatchTurn (UNSENT, LEFT, ENDED), one per batch; calls: CallRecord of the exchanges."""
+
+    turns: pvalue.PCollection
+    calls: pvalue.PCollection
+
+
+class PollBatches(beam.PTransform):
+    """Watch batches until they end.
+
+    Args:
+        settings: the run, the model and the limits.
+    """
+
+    def __init__(self, settings: CallSettings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, turns: pvalue.PCollection) -> Any:
+        """Poll each batch, all side by side."""
+        polled = turns | "PollBatch" >> beam.ParDo(_PollBatchDoFn(self._settings)).with_outputs(CALLS, main="turns")
+        return PollBatchesResult(polled["turns"], polled[CALLS])
+
+
+class _Looks(RestrictionProvider):
+    """One position per look; the whole range belongs to whoever watches the batch."""
+
+    def initial_restriction(self, element: BatchTurn) -> OffsetRange:  # noqa: ARG002 - Beam's signature
+        return OffsetRange(0, _MAX_LOOKS)
+
+    def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
+        return OffsetRestrictionTracker(restriction)
+
+    def restriction_size(self, element: BatchTurn, restriction: OffsetRange) -> int:  # noqa: ARG002 - Beam's signature
+        return 1
+
+    def split(self, element: BatchTurn, restriction: OffsetRange) -> Iterator[OffsetRange]:  # noqa: ARG002 - likewise
+        yield restriction
+
+
+_LOOKS = beam.DoFn.RestrictionParam(_Looks())
+
+
+class _PollBatchDoFn(beam.DoFn):
+    def __init__(self, settings: CallSettings) -> None:
+        self._settings = settings
+
+    def setup(self) -> None:
+        self._desk = BatchDesk(self._settings)
+        self._watcher = BatchWatcher(self._desk)
+        self._next_look_s: dict[str, float] = {}
+        self._counters = Counters("PollBatches")
+
+    def process(self, turn: BatchTurn, tracker: Any = _LOOKS) -> Iterator[Any]:
+        ref, position = turn.ref, tracker.current_restriction().start
+        wait_s = self._next_look_s.get(ref.batch_key, 0.0) - time.monotonic()
+        if wait_s > 0:
+            time.sleep(min(wait_s, _NAP_S))
+            tracker.defer_remainder(Duration(seconds=wait_s))
+            return
+        if not tracker.try_claim(position):
+            return
+        if turn.turn is Turn.WAITING:
+            turn, wait_s = self._watcher.step(ref)
+            self._counters.add("looks")
+            for record in self._desk.take_records():
+                yield pvalue.TaggedOutput(CALLS, record)
+        if turn.turn is Turn.WAITING:
+            self._next_look_s[ref.batch_key] = time.monotonic() + wait_s
+            tracker.defer_remainder(Duration(seconds=wait_s))
+            return
+        tracker.try_claim(_MAX_LOOKS)
+        yield turn
+
+    def teardown(self) -> None:
+        if hasattr(self, "_desk"):
+            self._desk.release()

@@ -1,0 +1,151 @@
+r"""The results of a terminal batch, downloaded to files of lines.
+
+A BatchState enters; files `<folder>/<kind>.jsonl` leave, each whole or not there: written under a temporary name,
+synced, renamed. Bytes are kept as they came, so that only `\\n` ends a line. Fetching again replaces the files.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from transforms.providers.batch_base import BatchApi, FilePart
+from transforms.providers.batch_exchange import Exchanger, request_summary
+from transforms.providers.batch_http import BatchHttp, DownloadResult
+from transforms.providers.classify import error_words
+from transforms.providers.inline_results import split_results
+from transforms.providers.reading import parse_json
+from transforms.records.batch import BatchState, BatchStatus
+from transforms.records.failure import FailureKind
+from transforms.records.reply import CallError, HttpResponse
+
+_TRIES = 6
+_TIMEOUT_S = 3600.0
+#: Against a body that never ends; 50,000 answers of 32,000 tokens are below it.
+_MAX_BYTES = 16 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A file of results on this machine. kind: output, error, or results (both in one); byte_count may be 0 (Azure)."""
+
+    kind: str
+    path: str
+    file_id: str | None
+    byte_count: int
+
+
+class ResultFetcher:
+    """Downloads results; see `BatchClient`, whose step it is."""
+
+    def __init__(self, api: BatchApi, key: str | None, http: BatchHttp, exchanger: Exchanger) -> None:
+        self._api = api
+        self._key = key
+        self._http = http
+        self._exchanger = exchanger
+
+    def fetch(self, state: BatchState, folder: Path) -> list[Downloaded] | CallError:
+        """Download every part there is; see `BatchClient.fetch`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if state.has_inline_results:
+            path = folder / "results.jsonl"
+            inline = self._exchanger.retried(lambda: self._inline(state, path), _TRIES)
+            return inline if isinstance(inline, CallError) else [inline]
+        files = []
+        for part in self._api.results(self._key, state):
+            file = self._part(part, folder / f"{part.kind}.jsonl")
+            if isinstance(file, Downloaded):
+                files.append(file)
+            elif part.kind != "error" or file.kind is not FailureKind.RESULTS_GONE:
+                return file
+        return files
+
+    def _part(self, part: FilePart, path: Path) -> Downloaded | CallError:
+        return self._exchanger.retried(lambda: self._download(part, path), _TRIES)
+
+    def _download(self, part: FilePart, path: Path) -> Downloaded | CallError:
+        request = part.request
+        with _new_file(path) as file:
+            summary = request_summary(request.method, request.url, len(request.body))
+            byte_count, _ = self._exchanger.make(
+                "download",
+                summary,
+                lambda: self._http.download(request, file, _TIMEOUT_S, _MAX_BYTES),
+                self._read_part,
+            )
+            if isinstance(byte_count, CallError):
+                return byte_count
+            _publish(file, path)
+        return Downloaded(part.kind, str(path), part.file_id, byte_count)
+
+    def _read_part(self, result: DownloadResult) -> int | CallError:
+        if result.status == 200:
+            return result.byte_count
+        response = _as_response(result)
+        error = self._api.read_batch(response)
+        if not isinstance(error, CallError):
+            return _no_results(result)
+        if result.status == 410 or (result.status == 404 and error_words(parse_json(response.body)) is not None):
+            return replace(error, kind=FailureKind.RESULTS_GONE)
+        # A 404 that is not in the provider's own words, a gateway's page, may pass: it must not cost paid results.
+        return replace(error, kind=FailureKind.INVALID_RESPONSE) if result.status == 404 else error
+
+    def _inline(self, state: BatchState, path: Path) -> Downloaded | CallError:
+        """Spool the status reply to disk, then split its results into lines."""
+        batch_id = state.provider_batch_id
+        request = self._api.status(self._key, batch_id)
+        with _new_file(path) as lines, _new_file(path) as spool:
+            byte_count, _ = self._exchanger.make(
+                "download",
+                request_summary(request.method, request.url, 0),
+                lambda: self._http.download(request, spool, _TIMEOUT_S, _MAX_BYTES),
+                lambda result: self._read_inline(batch_id, result, spool, lines),
+            )
+            if isinstance(byte_count, CallError):
+                return byte_count
+            _publish(lines, path)
+        return Downloaded("results", str(path), None, byte_count)
+
+    def _read_inline(self, batch_id: str, result: DownloadResult, spool: BinaryIO, lines: BinaryIO) -> int | CallError:
+        if result.status == 200:
+            try:
+                return split_results(spool, lines)
+            except ValueError as exc:
+                return CallError(FailureKind.INVALID_RESPONSE, f"the batch's results can't be read: {exc}")
+        state = self._api.read_status(batch_id, _as_response(result))
+        if isinstance(state, CallError):
+            return state
+        if state.withheld is not None:
+            return CallError(FailureKind.RESULTS_WITHHELD, state.withheld)
+        if state.status is BatchStatus.GONE:
+            return CallError(FailureKind.RESULTS_GONE, "the provider has deleted the results")
+        return _no_results(result)
+
+
+def _no_results(result: DownloadResult) -> CallError:
+    return CallError(FailureKind.INVALID_RESPONSE, f"HTTP {result.status} in the place of results")
+
+
+def _as_response(result: DownloadResult) -> HttpResponse:
+    return HttpResponse(result.status, result.headers, result.error_body)
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """Lend a file of a temporary name beside `path`; it is removed afterwards unless it was published."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    with temporary.open("x+b") as file:
+        try:
+            yield file
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _publish(file: BinaryIO, path: Path) -> None:
+    """Give a complete file its name; a crash before leaves no file there, and the download is made again."""
+    file.flush()
+    os.fsync(file.fileno())
+    Path(file.name).replace(path)
