@@ -1,10 +1,12 @@
 """`python -m pipelines.sandbox`: the rehearsal provider without the rowbeam command."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.sandbox.batch_clock import BatchTiming
 from pipelines.sandbox.faults import load_plan
 from pipelines.sandbox.server import SandboxSettings, run
 
@@ -23,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             requests_per_minute=options.requests_per_minute,
             tokens_per_minute=options.tokens_per_minute,
             bill_path=options.bill,
+            batch=BatchTiming(
+                options.batch_validating, options.batch_queue, options.batch_duration, options.batch_window
+            ),
         )
         run(settings, as_json=options.json, stop_on_eof=options.stop_on_eof)
     except (ValueError, OSError) as error:
@@ -42,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests-per-minute", type=_positive, help="limit per provider and model")
     parser.add_argument("--tokens-per-minute", type=_positive, help="limit per provider and model")
     parser.add_argument("--bill", type=Path, help="append every request accepted for payment to this JSONL file")
+    parser.add_argument("--batch-validating", type=_seconds, default=0.05, help="seconds a batch is validated")
+    parser.add_argument("--batch-queue", type=_seconds, default=0.05, help="seconds it waits before its first row")
+    parser.add_argument("--batch-duration", type=_seconds, default=0.5, help="seconds its rows take together")
+    parser.add_argument("--batch-window", type=_seconds, help="seconds until it expires (default 24 h)")
     parser.add_argument("--json", action="store_true", help="print the ready line as JSON")
     parser.add_argument("--stop-on-eof", action="store_true", help="stop when standard input, a pipe, ends")
     return parser
@@ -51,6 +60,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more seconds")
     return value
 
 

@@ -50,7 +50,8 @@ class Bill:
     """Counts what was accepted; optionally appends every event to a JSONL file as it happens.
 
     The file holds one line per acceptance (the whole entry) and one per end (`{"seq", "state"}`), each written at
-    once, so that it is complete up to the last event whatever becomes of the process.
+    once, so that it is complete up to the last event whatever becomes of the process. A batch has one line when its rows
+    have been checked: `{"batch_id", "provider", "rows"}`.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -89,6 +90,14 @@ class Bill:
             self._ended[state] += 1
             self._write({"seq": entry.seq, "state": state})
 
+    def note_batch(self, batch_id: str, provider: str, rows: int) -> None:
+        """Write a batch into the file; its rows are counted elsewhere (batch_bill.py)."""
+        self._write({"batch_id": batch_id, "provider": provider, "rows": rows})
+
+    def paid(self) -> list[str]:
+        """Return the request hash of every entry, once for each payment."""
+        return [entry.request_hash for entry in self._entries]
+
     def summary(self, *, with_entries: bool = False) -> dict[str, Any]:
         """Return the counts, and the entries when asked for."""
         accepted = len(self._entries)
@@ -116,7 +125,7 @@ class Bill:
 
 
 def read_bill(path: Path) -> list[Mapping[str, Any]]:
-    """Return the entries of a bill file, each with its last state; a torn last line is left out."""
+    """Return the entries of a bill file, each with its last state; batches and a torn last line are left out."""
     entries: dict[int, dict[str, Any]] = {}
     result: list[Mapping[str, Any]] = []
     for line in path.read_bytes().split(b"\n")[:-1]:
@@ -124,6 +133,6 @@ def read_bill(path: Path) -> list[Mapping[str, Any]]:
         if "path" in event:
             entries[event["seq"]] = event
             result.append(event)
-        else:
+        elif "seq" in event:
             entries[event["seq"]]["state"] = event["state"]
     return result

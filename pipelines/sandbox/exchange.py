@@ -21,6 +21,8 @@ class Problem(StrEnum):
     INVALID = "invalid"
     NO_SUCH_MODEL = "no_such_model"
     NO_SUCH_PATH = "no_such_path"
+    NO_SUCH_THING = "no_such_thing"
+    FORBIDDEN = "forbidden"
     RATE_LIMIT = "rate_limit"
     SERVER_ERROR = "server_error"
     OVERLOADED = "overloaded"
@@ -32,7 +34,8 @@ class Refused:
     """A request turned away, before it is put into a provider's words.
 
     Attributes:
-        message, param, code: for INVALID: what is wrong with which field.
+        message, param, code: for INVALID: what is wrong with which field; message also for NO_SUCH_PATH and
+            NO_SUCH_THING (a file or batch that is not there).
         model: what was asked for, as far as it was read.
         wait_s: for RATE_LIMIT: seconds until it may be tried again.
         variant: picks among a provider's several forms of one refusal.

@@ -8,6 +8,7 @@ A plan is written as text (`rate_limit=0.05,reset=0.01,storm=2s-5s`), as YAML or
     storms:
       - {from_s: 2, to_s: 5}
       - {from_request: 0, to_request: 20, every: 500}
+    batch: {lost_create: 1, expire_at: 0.6}
 """
 
 from bisect import bisect_right
@@ -19,6 +20,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipelines.sandbox.batch_faults import BatchFaults
 from pipelines.sandbox.draws import unit
 
 
@@ -88,6 +90,7 @@ class FaultPlan(BaseModel):
         storms: windows in which everything is answered 429.
         retry_after_s: the wait that 429s of faults and storms ask for, in seconds.
         dead: everything is answered 503.
+        batch: what goes wrong with batches (batch_faults.py).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,6 +113,7 @@ class FaultPlan(BaseModel):
     storms: tuple[Storm, ...] = ()
     retry_after_s: Annotated[float, Field(gt=0)] = 1.0
     dead: bool = False
+    batch: BatchFaults = BatchFaults()
 
     @model_validator(mode="after")
     def _sums_to_one_at_most(self) -> Self:
@@ -165,7 +169,8 @@ def load_plan(text: str) -> FaultPlan:
     Args:
         text: a file's path (YAML or JSON), a JSON object, or `kind=probability` pairs with commas between; also
             `dead`, `retry_after_s=0.2`, `storm=2s-5s`, `storm=100-200`, `storm=0-20/500` (every 500 requests),
-            `sticky=refusal+truncation`, `sticky=none`.
+            `sticky=refusal+truncation`, `sticky=none`, and `batch_` before a name of the batch section
+            (`batch_lost_create=1`).
 
     Raises:
         ValueError: the text is no plan; the sentence names the key and what it may be.
@@ -200,7 +205,8 @@ def plan_from(values: Any) -> FaultPlan:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "plan"
-        known = f"; known are {', '.join(FaultPlan.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        section = BatchFaults if where.startswith("batch.") else FaultPlan
+        known = f"; known are {', '.join(section.model_fields)}" if first["type"] == "extra_forbidden" else ""
         raise ValueError(f"fault plan, {where}: {first['msg']}{known}") from None
 
 
@@ -214,6 +220,8 @@ def _from_pairs(text: str) -> dict[str, Any]:
             values["sticky"] = [] if value == "none" else value.split("+")
         elif name == "dead":
             values["dead"] = value or True
+        elif name.startswith("batch_"):
+            values.setdefault("batch", {})[name.removeprefix("batch_")] = value or True
         elif name:
             values[name] = value
     return values

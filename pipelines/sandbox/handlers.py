@@ -2,15 +2,19 @@
 
 import asyncio
 import secrets
-import socket
-import struct
 from hashlib import sha256
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
+from pipelines.sandbox.batch_bill import batch_summary
+from pipelines.sandbox.batch_clock import BatchTiming
+from pipelines.sandbox.batch_door import BatchDoor
+from pipelines.sandbox.batch_engine import Desk
+from pipelines.sandbox.batch_routes import BATCH_ROUTES
 from pipelines.sandbox.bill import Bill, BillEntry
+from pipelines.sandbox.breaking import close_inside, reset
 from pipelines.sandbox.exchange import Finish, House, Problem, Refused
 from pipelines.sandbox.faults import FaultKind, plan_from
 from pipelines.sandbox.provider_openrouter import key_info
@@ -22,6 +26,7 @@ _BAD_GATEWAY: Final = b"<html><head><title>502 Bad Gateway</title></head><body><
 #: 200s without an answer are not paid for (providers.md 5.2, "zero-completion insurance").
 _UNPAID = frozenset({Finish.EMPTY, Finish.ERROR})
 _JSON: Final = "application/json"
+_CONTROLS: Final = "GET bill, GET stats, GET events, POST release, POST reset, POST faults"
 
 
 class Handlers:
@@ -31,9 +36,12 @@ class Handlers:
         rehearsal: decides.
         bill: is kept.
         latency_s, jitter_s: how long an answer takes.
+        timing: how long batches take.
     """
 
-    def __init__(self, rehearsal: Rehearsal, bill: Bill, latency_s: float, jitter_s: float) -> None:
+    def __init__(
+        self, rehearsal: Rehearsal, bill: Bill, latency_s: float, jitter_s: float, timing: BatchTiming
+    ) -> None:
         self.rehearsal = rehearsal
         self.bill = bill
         self.stats = Stats()
@@ -41,12 +49,17 @@ class Handlers:
         self._jitter_s = jitter_s
         self._run = secrets.token_hex(4)
         self._exchanges = 0
+        self.desk = Desk(rehearsal, timing, bill.note_batch)
+        self._batch_door = BatchDoor(BATCH_ROUTES, self.desk, self.stats, self._exchange_id)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request: a question, a list, or one of the sandbox's own pages."""
         path, _, query = request.raw_path.partition("?")
         if path.startswith("/_sandbox/"):
             return await self._control(request, path, query)
+        batch_route = self._batch_door.find(request.method, path)
+        if batch_route:
+            return await self._batch_door.serve(request, batch_route, path, query)
         has_version = "anthropic-version" in request.headers
         route = find_route(request.method, path, has_anthropic_version=has_version)
         if route.what != "question":
@@ -116,7 +129,11 @@ class Handlers:
         headers = {"Content-Type": _JSON, **house.headers(self._exchange_id()), **admitted.headers}
         response = web.Response(status=200, body=body, headers=headers)
         if admitted.fault in (FaultKind.RESET, FaultKind.CUT_BODY):
-            _lose(request, body, is_cut=admitted.fault is FaultKind.CUT_BODY)
+            if admitted.fault is FaultKind.RESET:
+                reset(request)
+            else:
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: {_JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+                close_inside(request, head.encode() + body[: len(body) // 2])
             self._drop(entry)
             return response
         await response.prepare(request)
@@ -148,26 +165,41 @@ class Handlers:
 
     async def _control(self, request: web.BaseRequest, path: str, query: str) -> web.Response:
         match request.method, path.removeprefix("/_sandbox/"):
-            case "GET", "bill":
-                return self._json(self.bill.summary(with_entries="entries=1" in query.split("&")))
-            case "GET", "stats":
-                return self._json(self.stats.as_json())
+            case "GET", ("bill" | "stats" | "events") as page:
+                return self._json(await self._page(page, query))
+            case "POST", "release":
+                return self._json({"released": self.desk.gate.release()})
             case "POST", "reset":
-                self.bill.clear()
-                self.stats.clear()
-                self.rehearsal.clear()
-                self.rehearsal.set_plan(self.rehearsal.decider.plan)
+                self._reset()
                 return self._json({"reset": True})
             case "POST", "faults":
                 return self._set_faults(await request.read())
             case _:
-                return _own_json(404, {"error": "known are GET bill, GET stats, POST reset, POST faults"})
+                return _own_json(404, {"error": f"known are {_CONTROLS}"})
+
+    async def _page(self, page: str, query: str) -> dict[str, Any]:
+        if page == "stats":
+            return self.stats.as_json()
+        if page == "events":
+            since = query.removeprefix("since=")
+            return {"events": self.desk.events.since(int(since) if since.isdecimal() else 0)}
+        with_entries = "entries=1" in query.split("&")
+        batches = await batch_summary(self.desk, self.bill.paid(), with_entries=with_entries)
+        return {**self.bill.summary(with_entries=with_entries), **batches}
+
+    def _reset(self) -> None:
+        self.bill.clear()
+        self.stats.clear()
+        self.rehearsal.clear()
+        self.rehearsal.set_plan(self.rehearsal.decider.plan)
+        self.desk.clear()
 
     def _set_faults(self, raw: bytes) -> web.Response:
         try:
             self.rehearsal.set_plan(plan_from(orjson.loads(raw)))
         except ValueError as error:
             return _own_json(400, {"error": str(error)})
+        self.desk.renew_faults()
         return self._json(self.rehearsal.decider.plan.model_dump(mode="json"))
 
     def _refuse(self, house: House, turned: TurnedAway) -> web.Response:
@@ -192,18 +224,3 @@ class Handlers:
 
 def _own_json(status: int, body: dict[str, Any]) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(body), headers={"Content-Type": _JSON})
-
-
-def _lose(request: web.BaseRequest, body: bytes, *, is_cut: bool) -> None:
-    """Break the connection: inside the body, or with a reset before any reply."""
-    transport = request.transport
-    if transport is None:
-        return
-    if is_cut:
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: {_JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
-        transport.write(head.encode() + body[: len(body) // 2])
-        transport.close()
-        return
-    # With a linger time of zero, closing sends RST instead of FIN.
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()

@@ -17,6 +17,8 @@ _WORDS: dict[Problem, tuple[int, str, str]] = {
     Problem.BAD_KEY: (401, "authentication_error", "invalid x-api-key"),
     Problem.NO_SUCH_MODEL: (404, "not_found_error", "model: {model}"),
     Problem.NO_SUCH_PATH: (404, "not_found_error", "Not Found"),
+    Problem.NO_SUCH_THING: (404, "not_found_error", "Not Found"),
+    Problem.FORBIDDEN: (403, "permission_error", "Your API key does not have permission to use this resource."),
     Problem.RATE_LIMIT: (429, "rate_limit_error", "This request would exceed your organization's rate limit."),
     Problem.OVERLOADED: (529, "overloaded_error", "Overloaded"),
     Problem.SERVER_ERROR: (500, "api_error", "Internal server error"),

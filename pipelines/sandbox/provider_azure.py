@@ -17,6 +17,8 @@ _AZURE_WORDS: dict[Problem, tuple[int, str, str]] = {
     Problem.BAD_KEY: _DENIED,
     Problem.NO_SUCH_MODEL: (404, "DeploymentNotFound", "The API deployment for this resource does not exist."),
     Problem.NO_SUCH_PATH: (404, "404", "Resource not found"),
+    Problem.NO_SUCH_THING: (404, "notFound", "The specified resource was not found."),
+    Problem.FORBIDDEN: (403, "forbidden", "The principal lacks the required data action to perform this operation."),
     Problem.OVERLOADED: (503, "ServiceUnavailable", "The service is temporarily unable to process your request."),
 }
 _HARMS = ("hate", "self_harm", "sexual", "violence")

@@ -19,6 +19,8 @@ _WORDS: dict[Problem, tuple[int, str, str | None, str]] = {
         "The model `{model}` does not exist or you do not have access to it.",
     ),
     Problem.NO_SUCH_PATH: (404, "invalid_request_error", None, "Invalid URL ({detail})"),
+    Problem.NO_SUCH_THING: (404, "invalid_request_error", None, "{detail}"),
+    Problem.FORBIDDEN: (403, "permission_error", None, "You have insufficient permissions for this operation."),
     Problem.SERVER_ERROR: (500, "server_error", None, "The server had an error while processing your request."),
     Problem.OVERLOADED: (
         503,

@@ -24,6 +24,8 @@ _REFUSALS: dict[Problem, tuple[int, str, str]] = {
     Problem.BAD_KEY: (401, "authentication", "User not found."),
     Problem.NO_CREDIT: (402, "payment_required", "Insufficient credits. Add more using the credits page."),
     Problem.NO_SUCH_PATH: (404, "not_found", "Not Found"),
+    Problem.NO_SUCH_THING: (404, "not_found", "Not Found"),
+    Problem.FORBIDDEN: (403, "permission_denied", "This key may not use this endpoint."),
     Problem.RATE_LIMIT: (429, "rate_limit_exceeded", "Rate limit exceeded"),
     Problem.OVERLOADED: (503, "provider_overloaded", "No provider available that meets your routing requirements"),
     Problem.SERVER_ERROR: (500, "server", "Internal Server Error"),

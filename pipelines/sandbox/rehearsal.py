@@ -114,13 +114,34 @@ class Rehearsal:
         ask = self._read(route, query, headers, body)
         if isinstance(ask, Refused):
             return TurnedAway(ask, {})
-        digest = blake2b(path.encode() + b"\n" + orjson.dumps(body, option=orjson.OPT_SORT_KEYS), digest_size=16)
-        request_hash = digest.digest()
+        request_hash = hash_request(path, body)
         if key == NO_CREDIT_KEY:
             return TurnedAway(Refused(Problem.NO_CREDIT, variant=request_hash[0]), {})
         if ask.model == NO_SUCH_MODEL:
             return TurnedAway(Refused(Problem.NO_SUCH_MODEL, model=ask.model), {})
         return self._pass_limits(route, ask, request_hash)
+
+    def judge_row(
+        self, route: Route, path: str, query: str, headers: Mapping[str, str], body: dict[str, Any]
+    ) -> Admitted | Refused:
+        """Decide about a request inside a batch, which no key, limit or storm of real time concerns.
+
+        Changes nothing, so that the same row can be looked at again; `count_try` says that it was tried. All kinds of
+        fault are left in `fault`, those that refuse included. A Refused is for what is wrong with the request itself.
+        """
+        ask = self._read(route, query, headers, body)
+        if isinstance(ask, Refused):
+            return ask
+        if ask.model == NO_SUCH_MODEL:
+            return Refused(Problem.NO_SUCH_MODEL, model=ask.model)
+        request_hash = hash_request(path, body)
+        attempt = self._attempts.get(request_hash, 0) + 1
+        fault = self.decider.decide(request_hash, attempt)
+        return Admitted(ask, request_hash, attempt, fault if fault and _applies(fault, route, ask) else None, {})
+
+    def count_try(self, request_hash: bytes, attempt: int) -> None:
+        """Note that a request was tried, so that the next attempt at it draws its fault anew."""
+        self._attempts[request_hash] = attempt
 
     def _read(self, route: Route, query: str, headers: Mapping[str, str], body: dict[str, Any]) -> Ask | Refused:
         objection = route.house.objection(headers, query, body)
@@ -213,6 +234,12 @@ class Rehearsal:
             tokens,
             draws.below(1 << 16),
         )
+
+
+def hash_request(path: str, body: Mapping[str, Any]) -> bytes:
+    """Return 16 bytes that equal requests share, whatever the order of their keys. path: of real time, no query."""
+    digest = blake2b(path.encode() + b"\n" + orjson.dumps(body, option=orjson.OPT_SORT_KEYS), digest_size=16)
+    return digest.digest()
 
 
 def wait_headers(form: int, wait_s: float, now_s: float) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any, Self
 
 import orjson
 
+from pipelines.sandbox.batch_clock import BatchTiming
 from pipelines.sandbox.faults import FaultPlan
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +25,7 @@ class RunningSandbox:
     Args:
         latency_s, jitter_s, faults, seed, requests_per_minute, tokens_per_minute, bill_path, port: as in
             SandboxSettings; faults may also be the text of `--faults`.
+        batch: how long batches take.
 
     Attributes:
         port: where it listens.
@@ -44,6 +47,7 @@ class RunningSandbox:
         tokens_per_minute: int | None = None,
         bill_path: Path | None = None,
         port: int = 0,
+        batch: BatchTiming | None = None,
     ) -> None:
         plan = faults.model_dump_json() if isinstance(faults, FaultPlan) else faults
         options = {
@@ -55,6 +59,10 @@ class RunningSandbox:
             "--requests-per-minute": requests_per_minute,
             "--tokens-per-minute": tokens_per_minute,
             "--bill": bill_path,
+            "--batch-validating": batch.validating_s if batch else None,
+            "--batch-queue": batch.queue_s if batch else None,
+            "--batch-duration": batch.duration_s if batch else None,
+            "--batch-window": batch.window_s if batch else None,
         }
         command = [sys.executable, "-m", "pipelines.sandbox", "--json", "--stop-on-eof"]
         command += [f"{name}={value}" for name, value in options.items() if value is not None]
@@ -90,12 +98,36 @@ class RunningSandbox:
         return self._base_urls[provider]
 
     def bill(self, *, entries: bool = False) -> dict[str, Any]:
-        """Return the bill's counts, and with entries=True every accepted request."""
+        """Return the bill's counts, and with entries=True every accepted request and batch (batch_bill.py)."""
         return self._call("GET", "bill?entries=1" if entries else "bill")
 
     def stats(self) -> dict[str, Any]:
         """Return what the sandbox counted: requests by status, faults by kind, peaks."""
         return self._call("GET", "stats")
+
+    def events(self, since: int = 0) -> list[dict[str, Any]]:
+        """Return what happened around batches, in order; only what is numbered above `since` (batch_events.py)."""
+        events: list[dict[str, Any]] = self._call("GET", f"events?since={since}")["events"]
+        return events
+
+    def wait_for_event(self, event: str, *, count: int = 1, timeout_s: float = 30.0) -> dict[str, Any]:
+        """Wait until an event has happened so many times since start or reset; return the last of these.
+
+        Raises:
+            TimeoutError: it has not.
+        """
+        until_s = time.monotonic() + timeout_s
+        while time.monotonic() < until_s:
+            found = [entry for entry in self.events() if entry["event"] == event]
+            if len(found) >= count:
+                return found[count - 1]
+            time.sleep(0.01)
+        raise TimeoutError(f"no {event} number {count} within {timeout_s:g} s; there were {self.events()}")
+
+    def release(self) -> int:
+        """Let every held request go on; return how many were held."""
+        released: int = self._call("POST", "release")["released"]
+        return released
 
     def set_faults(self, plan: FaultPlan | None = None, **values: Any) -> None:
         """Replace the fault plan from now on; no arguments: nothing goes wrong any more.
@@ -107,7 +139,7 @@ class RunningSandbox:
         self._call("POST", "faults", (plan or FaultPlan(**values)).model_dump(mode="json"))
 
     def reset(self) -> None:
-        """Empty bill and statistics, forget attempts, fill the rate limits, start the plan's storms anew."""
+        """Empty bill and statistics, forget attempts, files, batches and events, fill the rate limits, start the plan anew."""
         self._call("POST", "reset")
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from pipelines.sandbox.batch_clock import BatchTiming
 from pipelines.sandbox.bill import Bill
 from pipelines.sandbox.faults import FaultPlan
 from pipelines.sandbox.handlers import Handlers
@@ -29,7 +30,8 @@ from pipelines.sandbox.stats import Stats
 __all__ = ["RunningSandbox", "SandboxSettings", "run"]
 
 _BACKLOG = 4096
-#: Anthropic's limit for a request, the largest of the four (providers.md 4.6).
+#: Anthropic's limit for a request in real time, the largest of the four (providers.md 4.6); uploads and inline
+#: creates of batches are read in pieces, which this does not bound.
 _MAX_BODY_BYTES = 32 * 1024**2
 
 
@@ -44,6 +46,7 @@ class SandboxSettings:
         seed: changes all answers, faults and jitters.
         requests_per_minute, tokens_per_minute: limits per provider and model; None for none.
         bill_path: a file to append the bill to, JSONL.
+        batch: how long batches take.
     """
 
     port: int = 0
@@ -55,6 +58,7 @@ class SandboxSettings:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     bill_path: Path | None = None
+    batch: BatchTiming = field(default_factory=BatchTiming)
 
 
 def run(settings: SandboxSettings, *, as_json: bool = False, stop_on_eof: bool = False) -> None:
@@ -84,7 +88,7 @@ async def _serve(settings: SandboxSettings, *, as_json: bool, stop_on_eof: bool)
         loop.add_reader(sys.stdin.fileno(), _stop_at_end, stop.set)
     bill = Bill(settings.bill_path)
     rehearsal = Rehearsal(settings.faults, settings.seed, settings.requests_per_minute, settings.tokens_per_minute)
-    handlers = Handlers(rehearsal, bill, settings.latency_s, settings.jitter_s)
+    handlers = Handlers(rehearsal, bill, settings.latency_s, settings.jitter_s, settings.batch)
     protocols = _Server(handlers)
     server = await loop.create_server(protocols, settings.host, settings.port, backlog=_BACKLOG)
     port = server.sockets[0].getsockname()[1]

@@ -8,11 +8,12 @@ from typing import Any
 class Stats:
     """Requests by status, faults by kind, and the peaks of what was open at once.
 
-    `requests` and `concurrency` are about questions (the POSTs to a model); `connections` are TCP connections.
+    `requests`, `by_status` and `concurrency` are about questions (the POSTs to a model) and lists; `batch_requests` are
+    those to file and batch endpoints; `connections` are TCP connections.
     """
 
     __slots__ = (
-        "_since_s", "by_status", "concurrency", "connections", "connections_total", "faults", "peak_concurrency",
+        "_since_s", "batch_requests", "by_status", "concurrency", "connections", "connections_total", "faults", "peak_concurrency",
         "peak_connections", "requests",
     )  # fmt: skip
 
@@ -25,6 +26,7 @@ class Stats:
         """Start counting anew; what is open now stays counted as open."""
         self._since_s = time.monotonic()
         self.requests = 0
+        self.batch_requests = 0
         self.by_status: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
         self.peak_concurrency = self.concurrency
@@ -55,6 +57,7 @@ class Stats:
         """Return everything, as the stats endpoint shows it."""
         return {
             "requests": self.requests,
+            "batch_requests": self.batch_requests,
             "by_status": {str(status): count for status, count in sorted(self.by_status.items())},
             "faults": {str(kind): count for kind, count in self.faults.items()},
             "concurrency": self.concurrency,

@@ -317,14 +317,14 @@ def test_models_lists_answer_each_provider_in_its_shape(sandbox: RunningSandbox)
     ("method", "path"),
     [
         ("GET", OPENAI),
-        ("POST", "/v1/batches"),
+        ("POST", "/v1/embeddings"),
         ("POST", DATED.partition("?")[0]),
         ("GET", "/api/x"),
         ("POST", "/openai/x"),
     ],
 )
 def test_an_unknown_path_is_a_404(sandbox: RunningSandbox, method: str, path: str) -> None:
-    """Batch routes do not exist here, nor a dated Azure URL without its version."""
+    """What the sandbox does not serve does not exist, nor does a dated Azure URL without its version."""
     headers = {"Authorization": "Bearer k"}
     assert send(sandbox, method, path, headers, orjson.dumps(body_for(OPENAI, 0))).status == 404
 

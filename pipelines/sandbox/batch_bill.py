@@ -1,0 +1,59 @@
+"""The batches' part of the bill."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from pipelines.sandbox.batch_engine import Batch, Desk
+
+
+async def batch_summary(desk: Desk, paid: Iterable[str], *, with_entries: bool) -> dict[str, Any]:
+    """Return what batches add to the bill.
+
+    Waits until every accepted batch has been checked, so that its rows are known.
+
+    Args:
+        desk: has the batches.
+        paid: the request hashes paid in real time, in hexadecimal, one for each payment.
+        with_entries: add `batches`: of each its id, provider, status, rows, billed, request_hashes (of all accepted
+            rows, in the order of the file) and billed_hashes.
+
+    Returns:
+        `batch_count` (accepted creates), `batch_rows` (their rows; none of a rejected batch), `batch_billed` (rows
+        paid for; none before a batch has ended) and `paid_twice`: requests paid for more than once, in real time and
+        batches together. Equal requests have equal hashes, so rows that say the same count as well.
+    """
+    batches = desk.accepted()
+    for batch in batches:
+        await desk.checked(batch)
+    counts = Counter(paid)
+    billed = {batch.id: [digest.hex() for digest in desk.billed(batch)] for batch in batches}
+    for hashes in billed.values():
+        counts.update(hashes)
+    summary: dict[str, Any] = {
+        "batch_count": len(batches),
+        "batch_rows": sum(_rows(batch) for batch in batches),
+        "batch_billed": sum(map(len, billed.values())),
+        "paid_twice": sum(count > 1 for count in counts.values()),
+    }
+    if with_entries:
+        summary["batches"] = [_entry(desk, batch, billed[batch.id]) for batch in batches]
+    return summary
+
+
+def _rows(batch: Batch) -> int:
+    return 0 if batch.problems or batch.rows is None else len(batch.rows)
+
+
+def _entry(desk: Desk, batch: Batch, billed: list[str]) -> dict[str, Any]:
+    count = _rows(batch)
+    return {
+        "id": batch.id,
+        "provider": batch.provider,
+        "model": batch.model,
+        "status": desk.view(batch).status,
+        "rows": count,
+        "billed": len(billed),
+        "request_hashes": [batch.rows.hash_of(row).hex() for row in range(count)] if batch.rows else [],
+        "billed_hashes": billed,
+    }
