@@ -15,17 +15,17 @@ import orjson
 
 from transforms._batch_board import board
 from transforms._batch_desk import LOG, BatchDesk
+from transforms._batch_ends import answered, failed, state_of
 from transforms._batch_orphans import Orphans
 from transforms._batch_watch import DEADLINE
 from transforms.providers.batch_client import Downloaded
 from transforms.providers.session import Stop, pending_request
 from transforms.records.answer import ModelAnswer, PendingRequest
-from transforms.records.batch import BatchLine, BatchRef, BatchState, BatchStatus, BatchTurn, Turn
+from transforms.records.batch import BatchLine, BatchRef, BatchStatus, BatchTurn, Turn
 from transforms.records.call import CallRecord
 from transforms.records.failure import RUN_STOPPING, SETTLED, FailureKind
 from transforms.records.reply import CallError, Reply
 from transforms.records.request import ModelRequest, unpack
-from transforms.records.usage import Usage
 from transforms.rules.call_record import CallRecorder, Exchange, reason_of
 from transforms.storage.asked_file import AskedFile
 from transforms.storage.batch_calls import RecordedCalls, recorded_calls
@@ -114,7 +114,7 @@ class BatchCollector:
         work = _Work(ref, entry, handle, ended, asked, recorded, Counter())
         folder = Path(ref.asked_path).with_suffix(".results")
         folder.mkdir(exist_ok=True)
-        fetched = [] if ended.status is BatchStatus.GONE else desk.client.fetch(_state(handle, ended), str(folder))
+        fetched = [] if ended.status is BatchStatus.GONE else desk.client.fetch(state_of(handle, ended), str(folder))
         yield from desk.take_records()
         if isinstance(fetched, CallError) and fetched.kind is not FailureKind.RESULTS_GONE:
             reason = f"the results of batch {ref.batch_id} can't be had now ({desk.say(fetched.message)}); run again"
@@ -124,7 +124,18 @@ class BatchCollector:
         if isinstance(fetched, CallError) or ended.status is BatchStatus.GONE:
             yield from self._gone(work)
         else:
-            yield from self._results(work, fetched)
+            members = {member.custom_id: member.request_id for member in read_members(desk.ledger, entry.key)}
+            ids, orphans = ResultIds(members), Orphans(desk.ledger, entry.key)
+            yield from self._results(work, fetched, members, ids, orphans)
+            if not work.counts["recorded"] and ended.completed:
+                # Rather wait than pay for all of it again: what is wrong here is not the rows.
+                reason = (
+                    f"the results of batch {ref.batch_id} hold none of its requests, though the provider counts "
+                    f"{ended.completed} as done; nothing is sent again: run the job again, or ask the provider"
+                )
+                yield from self._left(ref, entry, asked, Stop(reason, None))
+                return
+            yield from self._missing(work, members, ids, orphans)
         desk.worker.segment.sync()
         self._close(work)
         for part in fetched if isinstance(fetched, list) else ():
@@ -146,12 +157,11 @@ class BatchCollector:
     def _gone(self, work: _Work) -> Iterator[Collectable]:
         for packed in work.asked.rest():
             request = unpack(packed)
-            yield _failure(request, FailureKind.RESULTS_GONE, _GONE, None, self._desk.settings.run_id)
+            yield failed(request, FailureKind.RESULTS_GONE, _GONE, None, self._desk.settings.run_id)
 
-    def _results(self, work: _Work, fetched: list[Downloaded]) -> Iterator[Collectable]:
-        members = {member.custom_id: member.request_id for member in read_members(self._desk.ledger, work.entry.key)}
-        ids = ResultIds(members)
-        orphans = Orphans(self._desk.ledger, work.entry.key)
+    def _results(
+        self, work: _Work, fetched: list[Downloaded], members: dict[str, str], ids: ResultIds, orphans: Orphans
+    ) -> Iterator[Collectable]:
         for part in fetched:
             for raw in read_lines(part.path):
                 line = self._desk.api.read_line(raw)
@@ -160,6 +170,8 @@ class BatchCollector:
                     self._odd(work, seen, line)
                     continue
                 yield from self._take(work, line.custom_id, members[line.custom_id], line, orphans)
+
+    def _missing(self, work: _Work, members: dict[str, str], ids: ResultIds, orphans: Orphans) -> Iterator[Collectable]:
         nothing = BatchLine(None, None, _MISSING)
         for custom_id in ids.missing():
             if members[custom_id] in work.asked or custom_id in work.recorded.custom_ids:
@@ -239,12 +251,12 @@ class BatchCollector:
     ) -> Collectable:
         if isinstance(outcome, Reply):
             reason = None if outcome.kind is FailureKind.OK else self._recorder.shown(reason_of(outcome), request)
-            return _answer(request, outcome, reason, record)
+            return answered(request, outcome, reason, record)
         reason = self._recorder.shown(reason_of(outcome), request)
         if outcome.kind in RUN_STOPPING:
             return pending_request(request, Stop(f"{self._desk.name} refused ({outcome.kind}): {reason}", outcome.kind))
         if outcome.kind in SETTLED:
-            return _failure(request, outcome.kind, reason, record, record.run_id)
+            return failed(request, outcome.kind, reason, record, record.run_id)
         return self._unanswered(work, request, packed, replace(outcome, message=reason), record)
 
     def _unanswered(
@@ -256,34 +268,7 @@ class BatchCollector:
         rule: str = batching.on_deadline if is_late and error.kind in _CUT_OFF else batching.retry_failed
         if rule in ("real_time", "batch"):
             return Unanswered(request.request_id, packed, by_batch=rule == "batch")
-        return _failure(request, error.kind, error.message, record, self._desk.settings.run_id)
+        return failed(request, error.kind, error.message, record, self._desk.settings.run_id)
 
 
 _CUT_OFF = frozenset({FailureKind.CANCELLED, FailureKind.EXPIRED, FailureKind.MISSING_RESULT})
-
-
-def _state(handle: Handle, ended: Ended) -> BatchState:
-    return BatchState(
-        handle.provider_batch_id,
-        ended.status,
-        ended.raw_status,
-        output_file_id=ended.output_file_id,
-        error_file_id=ended.error_file_id,
-        results_url=ended.results_url,
-    )
-
-
-def _answer(request: ModelRequest, reply: Reply, reason: str | None, record: CallRecord) -> ModelAnswer:
-    return ModelAnswer(
-        request, reply.kind, reply.text, reason, 1, record.call_id, record.run_id, False,
-        reply.response_model, reply.usage, record.cost_usd,
-    )  # fmt: skip
-
-
-def _failure(
-    request: ModelRequest, kind: FailureKind, reason: str, record: CallRecord | None, run_id: str
-) -> ModelAnswer:
-    call_id, cost = (None, None) if record is None else (record.call_id, record.cost_usd)
-    return ModelAnswer(
-        request, kind, None, reason, 1, call_id, run_id if call_id else None, False, None, Usage(), cost,
-    )  # fmt: skip

@@ -119,7 +119,7 @@ class BatchWatcher:
             return BatchTurn(ref, Turn.WAITING)
         if state.status is not BatchStatus.REJECTED:
             ended = Ended(state.status, state.raw_status, state.total, state.completed, state.failed,
-                          state.output_file_id, state.error_file_id, state.results_url, now)  # fmt: skip
+                          state.output_file_id, state.error_file_id, state.results_url, now, state.has_inline_results)  # fmt: skip
             record_ended(desk.ledger, entry.key, attempt, ended)
             return BatchTurn(ref, Turn.ENDED)
         said = desk.say("; ".join(problem.message for problem in state.problems[:3]) or state.raw_status)

@@ -114,7 +114,7 @@ class BatchClient:
         self._key = key
         self._http = http
         self._exchanger = Exchanger(record, sleep)
-        self._fetcher = ResultFetcher(api, key, http, self._exchanger)
+        self._fetcher = ResultFetcher(api, key, http, self._exchanger, self.status)
 
     def upload(self, facts: CreateFacts, path: str, file_timeout_s: float = 900.0) -> str | CallError:
         """Upload a request file, and wait until it can be used where the provider must process it first.
@@ -224,7 +224,7 @@ class BatchClient:
         """Download the results of a terminal batch to `<folder>/<kind>.jsonl`, whatever its status is.
 
         Args:
-            state: as `status` gave it last.
+            state: as `status` gave it last, or put together from its ids; what such a one can't say is asked again.
             folder: made if it is not there. A process that dies leaves hidden `.tmp` files in it.
 
         Returns:

@@ -6,7 +6,7 @@ synced, renamed. Bytes are kept as they came, so that only `\\n` ends a line. Fe
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,29 +39,51 @@ class Downloaded:
 
 
 class ResultFetcher:
-    """Downloads results; see `BatchClient`, whose step it is."""
+    """Downloads results; see `BatchClient`, whose step it is. ask: the step `status`."""
 
-    def __init__(self, api: BatchApi, key: str | None, http: BatchHttp, exchanger: Exchanger) -> None:
+    def __init__(
+        self,
+        api: BatchApi,
+        key: str | None,
+        http: BatchHttp,
+        exchanger: Exchanger,
+        ask: Callable[[str], BatchState | CallError],
+    ) -> None:
         self._api = api
         self._key = key
         self._http = http
         self._exchanger = exchanger
+        self._ask = ask
 
     def fetch(self, state: BatchState, folder: Path) -> list[Downloaded] | CallError:
         """Download every part there is; see `BatchClient.fetch`."""
         folder.mkdir(parents=True, exist_ok=True)
-        if state.has_inline_results:
+        known = self._with_results(state)
+        if isinstance(known, CallError):
+            return known
+        if known.has_inline_results:
             path = folder / "results.jsonl"
-            inline = self._exchanger.retried(lambda: self._inline(state, path), _TRIES)
+            inline = self._exchanger.retried(lambda: self._inline(known, path), _TRIES)
             return inline if isinstance(inline, CallError) else [inline]
         files = []
-        for part in self._api.results(self._key, state):
+        for part in self._api.results(self._key, known):
             file = self._part(part, folder / f"{part.kind}.jsonl")
             if isinstance(file, Downloaded):
                 files.append(file)
             elif part.kind != "error" or file.kind is not FailureKind.RESULTS_GONE:
                 return file
         return files
+
+    def _with_results(self, state: BatchState) -> BatchState | CallError:
+        """Ask again for a state that names no results where only a status reply can (OpenRouter).
+
+        One that was put together from what was written down does not say that they are inline; taking that for no
+        results would pay for all of them again.
+        """
+        if self._api.uses_files or state.has_inline_results or self._api.results(self._key, state):
+            return state
+        asked = self._exchanger.retried(lambda: self._ask(state.provider_batch_id), _TRIES)
+        return asked if isinstance(asked, CallError) else _unavailable(asked) or asked
 
     def _part(self, part: FilePart, path: Path) -> Downloaded | CallError:
         return self._exchanger.retried(lambda: self._download(part, path), _TRIES)
@@ -118,11 +140,18 @@ class ResultFetcher:
         state = self._api.read_status(batch_id, _as_response(result))
         if isinstance(state, CallError):
             return state
-        if state.withheld is not None:
-            return CallError(FailureKind.RESULTS_WITHHELD, state.withheld)
-        if state.status is BatchStatus.GONE:
-            return CallError(FailureKind.RESULTS_GONE, "the provider has deleted the results")
-        return _no_results(result)
+        return _unavailable(state) or _no_results(result)
+
+
+def _unavailable(state: BatchState) -> CallError | None:
+    """Return why a batch's results can't be had, or None when there is no reason."""
+    if state.withheld is not None:
+        return CallError(FailureKind.RESULTS_WITHHELD, state.withheld)
+    if state.status is BatchStatus.GONE:
+        return CallError(FailureKind.RESULTS_GONE, "the provider has deleted the results")
+    if not state.is_terminal:
+        return CallError(FailureKind.INVALID_RESPONSE, f"the batch is said to be {state.raw_status} again")
+    return None
 
 
 def _no_results(result: DownloadResult) -> CallError:

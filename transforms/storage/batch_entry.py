@@ -145,6 +145,7 @@ class Ended:
     error_file_id: str | None
     results_url: str | None
     ended_at_s: float
+    has_inline_results: bool = False
 
 
 @dataclass(frozen=True, slots=True)
