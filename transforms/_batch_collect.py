@@ -85,6 +85,7 @@ class BatchCollector:
         """Yield what becomes of the requests that this run asked of a batch, and the records made on the way."""
         ref = turn.ref
         with self._desk.serving(ref) as entry, AskedFile(ref.asked_path) as asked:
+            self._desk.open(ref)
             if turn.turn is Turn.UNSENT:
                 yield from self._unsent(ref, entry, asked)
             elif turn.turn is Turn.LEFT:

@@ -61,6 +61,10 @@ class BatchSender:
 
     def _send(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:
         desk, attempt = self._desk, entry.attempt
+        stop = desk.worker.pool.stop
+        if stop is not None:
+            # The run must send no more: the provider refused it, or another run has taken the output over.
+            return BatchTurn(ref, Turn.LEFT, stop.reason, stop.kind)
         if attempt >= MAX_ATTEMPTS:
             return BatchTurn(ref, Turn.UNSENT, f"the provider took none of {attempt} creates")
         desk.open(ref)

@@ -12,7 +12,6 @@ from transforms._batch_board import board
 from transforms._batch_desk import LOG, BatchDesk
 from transforms._batch_send import STOPPING, BatchSender, backoff_s
 from transforms.records.batch import BatchRef, BatchState, BatchStatus, BatchTurn, Turn
-from transforms.records.errors import InternalError
 from transforms.records.failure import RETRYABLE, FailureKind
 from transforms.records.reply import CallError
 from transforms.storage.batch_claims import disown
@@ -46,6 +45,9 @@ class BatchWatcher:
             return turn, self._wait_s(ref) if turn.turn is Turn.WAITING else 0.0
 
     def _turn(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:
+        stop = self._desk.worker.pool.stop
+        if stop is not None:
+            return BatchTurn(ref, Turn.LEFT, stop.reason, stop.kind)
         if entry.phase in (Phase.STAGED, Phase.IN_DOUBT):
             return self._before(ref, entry)
         if entry.phase is Phase.SUBMITTED:
@@ -63,10 +65,18 @@ class BatchWatcher:
             return turn
         if turn.reason:
             return self._failed_look(ref, turn.reason)
-        if self._desk.batching.detach and after.phase is Phase.STAGED:
-            why = after.voids[-1].reason if after.voids else "the provider's limits hold it back"
-            return BatchTurn(ref, Turn.LEFT, f"batch {ref.batch_id} is not submitted yet ({why}); run the job again")
-        return turn
+        return self._held_back(ref, after) if after.phase is Phase.STAGED else turn
+
+    def _held_back(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:
+        """Decide about a batch that waits for room at the provider: its deadline counts from its staging."""
+        batching = self._desk.batching
+        is_late = time.time() - entry.staged.staged_at_s > batching.deadline
+        if not (is_late or batching.detach):
+            return BatchTurn(ref, Turn.WAITING)
+        why = entry.voids[-1].reason if entry.voids else "the provider's limits hold it back"
+        if is_late and batching.on_deadline == "real_time" and not batching.detach:
+            return BatchTurn(ref, Turn.UNSENT, f"batch {ref.batch_id} could not be submitted in time ({why})")
+        return BatchTurn(ref, Turn.LEFT, f"batch {ref.batch_id} is not submitted yet ({why}); run the job again")
 
     def _failed_look(self, ref: BatchRef, reason: str) -> BatchTurn:
         looks = self._failed_looks[ref.batch_key] = self._failed_looks.get(ref.batch_key, 0) + 1
@@ -111,7 +121,12 @@ class BatchWatcher:
 
     def _ended(self, ref: BatchRef, entry: BatchEntry, handle: Handle, state: BatchState) -> BatchTurn:
         desk, attempt, now = self._desk, entry.attempt, time.time()
-        if not handle.proven and not self._is_ours(ref, state):
+        is_ours = handle.proven or self._is_ours(ref, state)
+        if isinstance(is_ours, CallError):
+            return self._failed_look(
+                ref, f"the results of batch {ref.batch_id} can't be had ({desk.say(is_ours.message)})"
+            )
+        if not is_ours:
             disown(desk.ledger, entry.key, attempt, handle.provider_batch_id)
             LOG.warning(
                 "batch_not_ours", extra={"batch_id": ref.batch_id, "provider_batch_id": handle.provider_batch_id}
@@ -131,13 +146,13 @@ class BatchWatcher:
         turn = Turn.WAITING if is_queue_full else Turn.UNSENT
         return BatchTurn(ref, turn, "" if is_queue_full else f"the provider rejected the whole batch: {said}")
 
-    def _is_ours(self, ref: BatchRef, state: BatchState) -> bool:
+    def _is_ours(self, ref: BatchRef, state: BatchState) -> bool | CallError:
         """Tell by the custom ids of its results whether a batch that time and count led to is the one we created."""
         desk = self._desk
         with TemporaryDirectory(dir=str(Path(ref.asked_path).parent)) as folder:
             fetched = desk.client.fetch(state, folder)
             if isinstance(fetched, CallError):
-                raise InternalError(f"the results of batch {state.provider_batch_id} can't be had: {fetched.message}")
+                return fetched
             ours = {member.custom_id for member in read_members(desk.ledger, ref.batch_key)}
             lines = (desk.api.read_line(line) for part in fetched for line in read_lines(part.path))
             return any(line.custom_id in ours for line in islice(lines, _LINES_TO_TELL))

@@ -1,13 +1,14 @@
 """Steps are labelled by hand, keep their labels, and no branch of the path ends in nothing.
 
 A runner that updates a running job finds its state by step labels, so a label is changed on purpose or not at all:
-after such a change, replace step_labels.txt by the list that the failing test prints.
+after such a change, replace step_labels.txt (or step_labels_batch.txt, for a job that goes by the provider's batch
+API) by the list that the failing test prints.
 """
 
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import pytest
 
 from tests.guards.sources import ROOT, Module, modules
 
-GOLDEN = Path(__file__).with_name("step_labels.txt")
+GOLDEN = {
+    "real_time": Path(__file__).with_name("step_labels.txt"),
+    "batch": Path(__file__).with_name("step_labels_batch.txt"),
+}
 LABEL = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 #: Outputs that nobody takes, and why.
@@ -24,6 +28,9 @@ UNTAKEN = {
     "EnrichRows/AskAgain/ReuseAnswers/ChooseAnswer[crowd]": "a repair is asked for one request: no two are equal",
     "EnrichRows/SettleCrowd/SettleRows/SettleRow[ends]": "the crowd settles last, so nobody waits for its ends",
 }
+
+#: A second round by batch sends nothing round again.
+UNTAKEN_BY_BATCH = {"EnrichRows/AskModel/AskBatches/SecondRound/CollectBatches/CollectBatch[batch]"}
 
 
 @dataclass
@@ -63,8 +70,14 @@ def _read(pipeline: Any) -> Graph:
     return graph
 
 
+@pytest.fixture(scope="module", params=sorted(GOLDEN))
+def path(request: pytest.FixtureRequest) -> str:
+    """Which path: real time, or by batch with batches of earlier runs in flight."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def pipeline(path: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The main job's pipeline with every branch: failed rows are kept, and an earlier run has left a ledger."""
     import apache_beam as beam
 
@@ -76,9 +89,13 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (output / "ledger" / "answers").mkdir(parents=True)
     (output / "ledger" / "answers" / "20250101T000000-000000-0.jsonl").touch()
     job = ROOT / "pipelines" / "jobs" / "reviews" / "job.yaml"
-    loaded = load_job(str(job), [f"output={output}", "on_failure=keep"])
+    by_batch = ["model.provider=openai", "model.name=gpt-4o-mini", "batching.mode=auto", "batching.retry_failed=batch"]
+    loaded = load_job(str(job), [f"output={output}", "on_failure=keep", *(by_batch if path == "batch" else [])])
+    prepared = prepare(loaded, "20260101T000000-000000")
+    if path == "batch":
+        prepared = replace(prepared, open_batches=["0" * 64])
     pipeline = beam.Pipeline()
-    pipeline | "EnrichRows" >> EnrichRows(prepare(loaded, "20260101T000000-000000"))
+    pipeline | "EnrichRows" >> EnrichRows(prepared)
     return pipeline
 
 
@@ -122,17 +139,17 @@ def test_every_step_is_labelled_by_hand() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_labels_are_the_golden_list(graph: Graph) -> None:
-    """The labels of the whole path are those of step_labels.txt."""
+def test_labels_are_the_golden_list(path: str, graph: Graph) -> None:
+    """The labels of the whole path are those of its list."""
     labels = sorted(graph.labels)
-    assert labels == GOLDEN.read_text(encoding="utf-8").split(), "\n".join(["the labels are now:", *labels])
+    assert labels == GOLDEN[path].read_text(encoding="utf-8").split(), "\n".join(["the labels are now:", *labels])
 
 
-def test_every_branch_is_consumed(graph: Graph) -> None:
+def test_every_branch_is_consumed(path: str, graph: Graph) -> None:
     """Each tagged output of our stages (failures, pending ...) and each Flatten is the input of another step."""
     assert any(name.endswith("[failures]") for name in graph.branches)
     untaken = {name for name, output in graph.branches.items() if output is None or output not in graph.taken}
-    assert untaken == set(UNTAKEN)
+    assert untaken == set(UNTAKEN) | (UNTAKEN_BY_BATCH if path == "batch" else set())
 
 
 def test_what_is_flattened_and_grouped_has_one_coder(pipeline: Any) -> None:
