@@ -26,8 +26,8 @@ async def batch_summary(desk: Desk, paid: Iterable[str], *, with_entries: bool) 
     batches = desk.accepted()
     for batch in batches:
         await desk.checked(batch)
-    counts = Counter(paid)
-    billed = {batch.id: [digest.hex() for digest in desk.billed(batch)] for batch in batches}
+    counts = Counter(map(bytes.fromhex, paid))
+    billed = {batch.id: desk.billed(batch) for batch in batches}
     for hashes in billed.values():
         counts.update(hashes)
     summary: dict[str, Any] = {
@@ -45,7 +45,7 @@ def _rows(batch: Batch) -> int:
     return 0 if batch.problems or batch.rows is None else len(batch.rows)
 
 
-def _entry(desk: Desk, batch: Batch, billed: list[str]) -> dict[str, Any]:
+def _entry(desk: Desk, batch: Batch, billed: list[bytes]) -> dict[str, Any]:
     count = _rows(batch)
     return {
         "id": batch.id,
@@ -55,5 +55,5 @@ def _entry(desk: Desk, batch: Batch, billed: list[str]) -> dict[str, Any]:
         "rows": count,
         "billed": len(billed),
         "request_hashes": [batch.rows.hash_of(row).hex() for row in range(count)] if batch.rows else [],
-        "billed_hashes": billed,
+        "billed_hashes": [digest.hex() for digest in billed],
     }

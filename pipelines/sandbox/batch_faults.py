@@ -12,7 +12,7 @@ a refused row is a line with its status code in the results; reset, hang, cut_bo
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,7 +70,7 @@ class BatchFaults(BaseModel):
     hold_create: _Count = 0
     hold_before_create: _Count = 0
     create_error: _Count = 0
-    unavailable: Literal[403, 404] | None = None
+    unavailable: Annotated[int, Field(ge=403, le=404)] | None = None
     late_token_limit: _Count = 0
     enqueued_limit: Annotated[int, Field(ge=1)] | None = None
     fail_fast: bool = False
@@ -125,4 +125,6 @@ class FaultCounts:
 
     def whims(self) -> BatchWhims:
         """Return the faults of a batch that is being accepted."""
-        return BatchWhims(self.plan, self.take("late_token_limit"), self.take("reject"), self.take("stuck"))
+        is_rejected = self.take("reject")
+        is_late = not is_rejected and self.take("late_token_limit")
+        return BatchWhims(self.plan, is_late, is_rejected, self.take("stuck"))

@@ -7,6 +7,7 @@ Finished batches are withheld (402) from the key `no-credit`, as by the fault `w
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from aiohttp import web
 from pipelines.sandbox.batch_clock import BatchStatus
 from pipelines.sandbox.batch_http import BatchCall, BatchRoute
 from pipelines.sandbox.batch_intake import Intake, take_rows
-from pipelines.sandbox.batch_openrouter_rows import DIALECT, HOUSE, batch_usage
+from pipelines.sandbox.batch_openrouter_rows import DIALECT, HOUSE, ElementsDesk, batch_usage
 from pipelines.sandbox.batch_records import Batch, BatchView, Part
 from pipelines.sandbox.batch_rows import Order
 from pipelines.sandbox.exchange import NO_SUCH_MODEL, Problem, Refused
@@ -151,7 +152,8 @@ async def _status(call: BatchCall) -> web.StreamResponse:
         message = "Insufficient credits to settle this batch. Add credits and retrieve it again."
         return call.json(shown | {"error": {"code": 402, "message": message}}, 402)
     head = orjson.dumps(shown).removesuffix(b"null}") + b"["
-    return await call.results(batch, Part.ALL, "application/json", head=head, between=b",", tail=b"]}")
+    whole = replace(call, desk=ElementsDesk(call.desk))
+    return await whole.results(batch, Part.ALL, "application/json", head=head, between=b",", tail=b"]}")
 
 
 def _find(call: BatchCall) -> Batch | None:

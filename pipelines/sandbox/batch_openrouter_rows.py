@@ -12,7 +12,7 @@ import orjson
 
 from pipelines.sandbox.api_chat import ChatApi
 from pipelines.sandbox.batch_engine import Desk
-from pipelines.sandbox.batch_records import Batch
+from pipelines.sandbox.batch_records import Batch, Part
 from pipelines.sandbox.batch_rows import Order, RowAsked, RowEnd, RowProblem, RowResult, answer
 from pipelines.sandbox.exchange import Completion, Refused
 from pipelines.sandbox.provider_openrouter import OpenRouter
@@ -104,6 +104,27 @@ def _row_error(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 DIALECT = OpenRouterDialect()
+
+
+class ElementsDesk(Desk):
+    """The same desk, for results inside an array, where half a line would spoil all: a broken line is an odd object."""
+
+    def __init__(self, desk: Desk) -> None:
+        # One state, two ways to look at it.
+        self.__dict__ = desk.__dict__
+
+    def results(self, batch: Batch, part: Part) -> Iterator[bytes]:
+        """Yield the result lines; what is no JSON as a text in an object that names no request."""
+        for line in super().results(batch, part):
+            yield line if _is_json(line) else orjson.dumps({"broken": line.decode(errors="replace")})
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        orjson.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 async def batch_usage(desk: Desk, batch: Batch) -> dict[str, Any] | None:

@@ -213,12 +213,12 @@ def answer(rehearsal: Rehearsal, asked: RowAsked, order: Order, rows: Rows, row:
     A schema that no value satisfies shows only here: its row gets the 400 of real time.
     """
     house = asked.route.house
-    judged = rehearsal.judge_row(asked.route, asked.path, asked.query, order.headers, asked.body)
+    ask = rehearsal.read_row(asked.route, asked.query, order.headers, asked.body)
     exchange_id = f"{derive('row', rehearsal.seed, rows.hash_of(row), rows.tries[row]):024x}"
-    if isinstance(judged, Refused):
-        return house.refuse(judged, exchange_id)
+    if isinstance(ask, Refused):
+        return house.refuse(ask, exchange_id)
     fault = rows.fault_of(row)
-    admitted = Admitted(judged.ask, judged.request_hash, rows.tries[row], fault, {})
+    admitted = Admitted(ask, rows.hash_of(row), rows.tries[row], fault, {})
     refused = _refusal(rehearsal, asked, admitted)
     if refused:
         status, body = house.refuse(refused, exchange_id)

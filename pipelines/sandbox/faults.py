@@ -163,6 +163,10 @@ def _ladder(plan: FaultPlan, kinds: list[FaultKind], room: float) -> tuple[list[
     return list(accumulate(getattr(plan, kind) / max(room, 1e-12) for kind in kinds)), kinds
 
 
+#: What says something without a value.
+_FLAGS = frozenset({"dead", *(f"batch_{name}" for name in BatchFaults.model_fields)})
+
+
 def load_plan(text: str) -> FaultPlan:
     """Return the plan that a `--faults` value describes.
 
@@ -180,7 +184,7 @@ def load_plan(text: str) -> FaultPlan:
         return FaultPlan()
     if text.startswith("{"):
         values: Any = yaml.safe_load(text)
-    elif "=" not in text and text != "dead":
+    elif "=" not in text and text not in _FLAGS:
         path = Path(text)
         if not path.is_file():
             raise ValueError(f"--faults {text!r} is neither a file nor a list such as rate_limit=0.05,reset=0.01")

@@ -129,15 +129,20 @@ class Rehearsal:
         Changes nothing, so that the same row can be looked at again; `count_try` says that it was tried. All kinds of
         fault are left in `fault`, those that refuse included. A Refused is for what is wrong with the request itself.
         """
-        ask = self._read(route, query, headers, body)
+        ask = self.read_row(route, query, headers, body)
         if isinstance(ask, Refused):
             return ask
-        if ask.model == NO_SUCH_MODEL:
-            return Refused(Problem.NO_SUCH_MODEL, model=ask.model)
         request_hash = hash_request(path, body)
         attempt = self._attempts.get(request_hash, 0) + 1
         fault = self.decider.decide(request_hash, attempt)
         return Admitted(ask, request_hash, attempt, fault if fault and _applies(fault, route, ask) else None, {})
+
+    def read_row(self, route: Route, query: str, headers: Mapping[str, str], body: dict[str, Any]) -> Ask | Refused:
+        """Return what a request inside a batch asks for, or what is wrong with it."""
+        ask = self._read(route, query, headers, body)
+        if isinstance(ask, Ask) and ask.model == NO_SUCH_MODEL:
+            return Refused(Problem.NO_SUCH_MODEL, model=ask.model)
+        return ask
 
     def count_try(self, request_hash: bytes, attempt: int) -> None:
         """Note that a request was tried, so that the next attempt at it draws its fault anew."""
@@ -237,7 +242,12 @@ class Rehearsal:
 
 
 def hash_request(path: str, body: Mapping[str, Any]) -> bytes:
-    """Return 16 bytes that equal requests share, whatever the order of their keys. path: of real time, no query."""
+    """Return 16 bytes that equal requests share, whatever the order of their keys. path: of real time, no query.
+
+    OpenRouter's `provider` says where a request may run, not what it asks; in a batch it stands outside of the rows.
+    """
+    if "provider" in body:
+        body = {name: value for name, value in body.items() if name != "provider"}
     digest = blake2b(path.encode() + b"\n" + orjson.dumps(body, option=orjson.OPT_SORT_KEYS), digest_size=16)
     return digest.digest()
 

@@ -1,7 +1,7 @@
 """The sandbox as a server: a rehearsal provider that speaks OpenAI, Azure, Anthropic and OpenRouter over real HTTP.
 
 `run` blocks until SIGINT or SIGTERM (the command line); `RunningSandbox` has one in a process of its own (tests,
-benchmarks). Everything is real time; keys are not checked beyond being there (`bad-key` is refused, `no-credit` has
+benchmarks). Batches run on compressed time (BatchTiming), everything else in real time; keys are not checked beyond being there (`bad-key` is refused, `no-credit` has
 no money, the model `no-such-model` does not exist).
 """
 

@@ -143,7 +143,6 @@ def test_a_malformed_create_is_refused_at_once(sandbox: RunningSandbox, body: An
     assert sandbox.bill()["batch_count"] == 0
 
 
-@pytest.mark.slow
 def test_limits_are_those_of_the_real_one(sandbox: RunningSandbox) -> None:
     """100,000 rows pass and one more does not; 256 MB are read to the end and refused with 413."""
     rows = [{"custom_id": f"r{number}", "params": {}} for number in range(100_001)]
