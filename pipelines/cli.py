@@ -60,6 +60,10 @@ def run(
         list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Options of Beam, after a lone --.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but the calls, and keep nothing.")] = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Submit batches, collect those that are done, and exit 5 if others are not."),
+    ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
     log_level: LogLevel = "warning",
@@ -76,10 +80,11 @@ def run(
         raise typer.BadParameter(f"unexpected argument {options[0]!r}; Beam's options come after a lone --")
     screen = Screen(as_json=as_json, debug=log_level == "debug")
     with screen.guard():
-        from pipelines.run_command import run_to_screen
+        from pipelines.run_command import DETACH, run_to_screen
 
+        settings = [*(overrides or []), *([DETACH] if detach else [])]
         exit_code = run_to_screen(
-            screen, job, overrides or [], options, dry_run=dry_run, log_level=log_level, log_format=log_format
+            screen, job, settings, options, dry_run=dry_run, log_level=log_level, log_format=log_format
         )
     raise typer.Exit(exit_code)
 
@@ -148,6 +153,36 @@ def explain(
 
 
 @app.command()
+def batches(
+    output: OutputFolder,
+    cancel: Annotated[
+        list[str] | None,
+        typer.Option("--cancel", metavar="ID", help="Cancel this batch at its provider; may be repeated."),
+    ] = None,
+    resolve: Annotated[
+        str | None, typer.Option("--resolve", metavar="KEY", help="Say what became of this batch, which is in doubt.")
+    ] = None,
+    verdict: Annotated[
+        str | None,
+        typer.Option("--as", metavar="absent|ID", help="With --resolve: there is no such batch, or its provider's id."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the batches at providers; cancel some.
+
+    ID and KEY are a batch's key or the beginning of it, its batch id, or the provider's id of it.
+    What a cancelled batch has finished is kept and charged. Listing and --resolve send nothing.
+    Exit codes: 0 done, 2 it can't be done, as the line says, 6 the provider refused the key.
+    """
+    screen = Screen(as_json=as_json)
+    with screen.guard():
+        from pipelines.batches_command import batches_to_screen
+
+        exit_code = batches_to_screen(screen, output, cancel or [], resolve, verdict)
+    raise typer.Exit(exit_code)
+
+
+@app.command()
 def sandbox(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 lets the system choose.")] = 8400,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
@@ -162,6 +197,12 @@ def sandbox(
     bill: Annotated[
         Path | None, typer.Option(help="Append every request accepted for payment to this JSONL file.")
     ] = None,
+    batch_validating: Annotated[float, typer.Option(min=0, help="Seconds a batch is validated.")] = 0.05,
+    batch_queue: Annotated[float, typer.Option(min=0, help="Seconds a batch waits before its first row.")] = 0.05,
+    batch_duration: Annotated[float, typer.Option(min=0, help="Seconds the rows of a batch take together.")] = 0.5,
+    batch_window: Annotated[
+        float | None, typer.Option(min=0, help="Seconds until a batch expires; 24 hours if not given.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve a rehearsal provider on this machine, free of charge.
@@ -170,6 +211,7 @@ def sandbox(
     """
     screen = Screen(as_json=as_json)
     with screen.guard():
+        from pipelines.sandbox.batch_clock import BatchTiming
         from pipelines.sandbox.faults import load_plan
         from pipelines.sandbox.server import SandboxSettings
         from pipelines.sandbox.server import run as serve
@@ -186,6 +228,7 @@ def sandbox(
                 requests_per_minute=requests_per_minute,
                 tokens_per_minute=tokens_per_minute,
                 bill_path=bill,
+                batch=BatchTiming(batch_validating, batch_queue, batch_duration, batch_window),
             )
             serve(settings, as_json=as_json)
         except (ValueError, OSError) as error:

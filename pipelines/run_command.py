@@ -11,11 +11,16 @@ from pipelines.job import LoadedJob, load_job
 from pipelines.job_secrets import job_secrets
 from pipelines.logs import setup_logs
 from pipelines.mishaps import EXIT_INTERRUPTED
-from pipelines.progress import choose_form, is_local_run, shown_progress
+from pipelines.prepare import PreparedJob
+from pipelines.progress import choose_form, shown_progress
 from pipelines.run import RunRequest, run_job
+from pipelines.run_meter import is_local_run
 from pipelines.screen import Screen, leave
 from pipelines.summary import EXIT_DONE, RunResult
 from transforms.providers import make_provider
+
+#: What --detach stands for; the manifest shows it like any other override.
+DETACH = "batching.detach=true"
 
 
 def run_to_screen(
@@ -42,10 +47,12 @@ def run_to_screen(
         _require_key(loaded)
     form = choose_form(as_json=screen.as_json, log_format=log_format)
 
-    def began(_: Any) -> None:
-        screen.running = not dry_run
+    with _quiet_interrupt(), shown_progress(form, is_local=is_local) as follow:
 
-    with _quiet_interrupt(), shown_progress(form, is_local=is_local):
+        def began(prepared: PreparedJob) -> None:
+            screen.running = not dry_run
+            follow(prepared.ledger)
+
         result = run_job(RunRequest(loaded, beam_args, dry_run), began)
     screen.running = False
     _show(screen, loaded, result, dry_run=dry_run)

@@ -104,15 +104,14 @@ class _CallGroupDoFn(beam.DoFn):
     def _take_up(self, batch_key: str, requests: list[ModelRequest], batch: Batch) -> dict[str, SettledAnswer]:
         """Mark the group as taken up; return what an earlier try of it in this run has settled."""
         settings = self._settings
-        now_us = time.time_ns() // 1000
+        now_us, asked = time.time_ns() // 1000, self._worker.provider
         folder = Path(settings.ledger) / "batches" / batch_key
         members = tuple((custom_id(settings.run_id, r.request_id), r.request_id) for r in requests)
-        provider = self._worker.provider
         # Before the marker: a group that is marked is on record, so no call can be without its batch.
-        taken_up = (batch.batch_id, batch_key, settings.run_id, settings.batching.mode)
-        self._worker.segment.append(BatchOpened(*taken_up, provider.name, provider.request_model, now_us, members))
+        taken_up = (batch.batch_id, batch_key, settings.run_id, _mode(settings), asked.name, asked.request_model)
+        self._worker.segment.append(BatchOpened(*taken_up, now_us, members))
         facts = {"batch_id": batch.batch_id, "run_id": settings.run_id, "taken_at_us": now_us}
-        _LOG.info("batch_taken_up", extra={**facts, "requests": len(requests)})
+        _LOG.info("batch_taken_up", extra=facts | {"requests": len(requests)})
         while not create_if_absent(str(folder / f"taken-{settings.run_id}-{batch.tries}.json"), orjson.dumps(facts)):
             batch.tries += 1
         if not batch.tries:
@@ -136,6 +135,11 @@ class _CallGroupDoFn(beam.DoFn):
             self._counters.add(name, count)
         for size in self._worker.pool.take_bundle_sizes():
             self._counters.observe("bundle_size", size)
+
+
+def _mode(settings: CallSettings) -> str:
+    """Return the mode of a group's execution record: what a batch job asks in real time goes request by request."""
+    return "serial_bundle" if settings.batching.mode == "serial_bundle" else "per_request"
 
 
 class _LeaveGroupDoFn(beam.DoFn):

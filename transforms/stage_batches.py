@@ -20,12 +20,14 @@ from transforms.records.failure import FailureKind
 from transforms.records.request import ModelRequest, unpack
 from transforms.records.run import CallSettings
 from transforms.records.usage import Usage
-from transforms.rules.fingerprint import batch_key, custom_id
+from transforms.rules.fingerprint import batch_key, custom_id, tagged_sha256
 from transforms.rules.tokens import prompt_tokens
 from transforms.storage.batch_stager import BatchMember, BatchOrigin, BatchStager
 
 #: At most so many requests are handed to GroupIntoBatches as one element: state costs as much for one.
 _PACKET_SIZE = 25
+
+_NAME_TAG = "provider_batch"
 
 _Packet = list[tuple[str, bytes]]
 
@@ -55,7 +57,7 @@ class StageBatches(beam.PTransform):
     def expand(self, requests: pvalue.PCollection) -> Any:
         """Group by shard and count, then write."""
         packet = min(_PACKET_SIZE, self._max_requests)
-        typed = beam.ParDo(_PackByShardDoFn(packet)).with_output_types(tuple[int, Any])
+        typed = beam.ParDo(_PackByShardDoFn(packet)).with_output_types(tuple[str, Any])
         stage = beam.ParDo(_StageBatchDoFn(self._settings, self._asked_folder, self._max_requests))
         staged = (
             requests
@@ -67,21 +69,23 @@ class StageBatches(beam.PTransform):
 
 
 class _PackByShardDoFn(beam.DoFn):
+    # Keys are text: FnApiRunner hands timers that one GroupIntoBatches cleared to the next one of the graph, which
+    # reads them with its own key's coder, and GroupRequests keys by text.
     def __init__(self, packet_size: int) -> None:
         self._packet_size = packet_size
 
     def start_bundle(self) -> None:
         self._open: dict[int, _Packet] = {}
 
-    def process(self, keyed: tuple[int, tuple[str, bytes]]) -> Iterator[tuple[int, _Packet]]:
+    def process(self, keyed: tuple[int, tuple[str, bytes]]) -> Iterator[tuple[str, _Packet]]:
         shard, request = keyed
         self._open.setdefault(shard, []).append(request)
         if len(self._open[shard]) == self._packet_size:
-            yield shard, self._open.pop(shard)
+            yield str(shard), self._open.pop(shard)
 
     def finish_bundle(self) -> Iterator[Any]:
         for shard, packet in self._open.items():
-            yield at_bundle_end((shard, packet))
+            yield at_bundle_end((str(shard), packet))
         self._open = {}
 
 
@@ -101,7 +105,7 @@ class _StageBatchDoFn(beam.DoFn):
         self._limits = BatchLimits(self._max_requests, api.limits.max_bytes)
         self._counters = Counters("StageBatches")
 
-    def process(self, keyed: tuple[int, Iterable[_Packet]]) -> Iterator[Any]:
+    def process(self, keyed: tuple[str, Iterable[_Packet]]) -> Iterator[Any]:
         stager = self._stager()
         try:
             for packet in keyed[1]:
@@ -124,9 +128,7 @@ class _StageBatchDoFn(beam.DoFn):
         line = self._api.line(name, self._provider.body(request.prompt))
         if not stager.fits(line):
             self._counters.add("requests_too_large")
-            reason = (
-                f"the request is {len(line):,} bytes; a batch holds {self._limits.max_bytes:,}; shorten the row's text"
-            )
+            reason = f"the request has {len(line):,} bytes, a batch {self._limits.max_bytes:,}; shorten the row's text"
             return ModelAnswer(
                 request, FailureKind.REQUEST_TOO_LARGE, None, reason, 0, None, None, False, None, Usage(), None
             )
@@ -147,4 +149,5 @@ class _StageBatchDoFn(beam.DoFn):
         return BatchStager(settings.ledger, self._asked_folder, self._limits, self._name, origin)
 
     def _name(self, request_ids: list[str]) -> str:
-        return batch_key(self._provider.name, self._api.request_model, request_ids)
+        # What a batch leaves unanswered, the pool may ask in one group of the same run: its name must be another.
+        return tagged_sha256(_NAME_TAG, batch_key(self._provider.name, self._api.request_model, request_ids))

@@ -71,7 +71,7 @@ def test_commands_that_run_no_pipeline_never_import_beam(job: Path) -> None:
     """A second's import is spared where nothing runs."""
     output = job.parent / "out"
     write_run(output, rows=[row_end("A", "q1", Outcome.ENRICHED)], calls=[make_call(0, "q1")])
-    commands = [["plan", str(job)], ["status", str(output)], ["explain", str(output), "A"]]
+    commands = [["plan", str(job)], ["status", str(output)], ["explain", str(output), "A"], ["batches", str(output)]]
     code = (
         "import sys; from typer.testing import CliRunner; from pipelines.cli import app\n"
         f"for command in {commands!r}:\n"
@@ -93,7 +93,7 @@ def test_version_is_one_line() -> None:
 def test_commands_of_later_issues_are_absent() -> None:
     """What is not built is not offered."""
     shown = CliRunner().invoke(app, ["--help"]).output
-    assert not [name for name in ("detach", "report", "diff", "replay", "batches", "models") if f"  {name} " in shown]
+    assert not [name for name in ("report", "diff", "replay", "models") if f"  {name} " in shown]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_status_json_has_stable_keys(tmp_path: Path) -> None:
     """One line of JSON."""
     write_run(tmp_path, rows=[row_end("A", "q1", Outcome.ENRICHED)], calls=[make_call(0, "q1")])
     found = orjson.loads(CliRunner().invoke(app, ["status", str(tmp_path), "--json"]).stdout)
-    assert list(found) == ["output", "job", "latest_run_id", "pending_rows", "lease", "ledger", "runs"]
+    assert list(found) == ["output", "job", "latest_run_id", "pending_rows", "lease", "ledger", "batches", "runs"]
 
 
 def test_explain_json_has_stable_keys(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_explain_json_has_stable_keys(tmp_path: Path) -> None:
     found = orjson.loads(CliRunner().invoke(app, ["explain", str(tmp_path), "A", "--run", RUN_1, "--json"]).stdout)
     assert list(found) == [
         "row_id", "run_id", "run_status", "outcome", "source", "values", "values_from", "failure", "pending_reason",
-        "answer", "request", "prompt", "reuse", "batches", "calls", "repair", "cost_usd", "calls_of_unknown_cost",
+        "waits_in", "answer", "request", "prompt", "reuse", "batches", "calls", "repair", "cost_usd", "calls_of_unknown_cost",
         "history", "notes",
     ]  # fmt: skip
 

@@ -27,6 +27,8 @@ from transforms.storage.objects import list_files, read_bytes
 STAGED_NAME = "staged.json"
 COLLECTED_NAME = "collected.json"
 
+#: Marks of the pool's groups (`CallModel`), which have folders beside those of batches.
+_MARK_OF_GROUP = "taken-"
 _NUMBERED = re.compile(r"(uploaded|handle|void|cancel|ended)-(0|[1-9][0-9]{0,8})\.json")
 _Record = TypeVar("_Record")
 #: Kind of file -> the attempts that have one.
@@ -65,8 +67,9 @@ def batch_keys(ledger: str) -> list[str]:
 
 
 def file_names(ledger: str, key: str) -> set[str]:
-    """Return the names of a batch's files; empty when there are none."""
-    return {Path(path).name for path in list_files(batch_path(ledger, key, ""), ".json")}
+    """Return the names of a batch's files; empty when there are none, as in the folder of a group of the pool."""
+    names = {Path(path).name for path in list_files(batch_path(ledger, key, ""), ".json")}
+    return {name for name in names if not name.startswith(_MARK_OF_GROUP)}
 
 
 def read_record(ledger: str, key: str, path: str, record_class: type[_Record]) -> _Record:

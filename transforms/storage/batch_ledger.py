@@ -225,7 +225,8 @@ def sweep_unsent(ledger: str, run_id: str, now_s: float) -> list[str]:
             continue
         entry = fold(ledger, key, names)
         if entry is None:
-            _remove(ledger, key)
+            # Not a batch yet, or the marks of a group of the pool, which count in their own run only.
+            shutil.rmtree(batch_path(ledger, key, ""))
         elif entry.phase is Phase.STAGED:
             give_up(ledger, entry, run_id, now_s)
             given_up.append(key)
