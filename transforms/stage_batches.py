@@ -69,8 +69,7 @@ class StageBatches(beam.PTransform):
 
 
 class _PackByShardDoFn(beam.DoFn):
-    # Keys are text: FnApiRunner hands timers that one GroupIntoBatches cleared to the next one of the graph, which
-    # reads them with its own key's coder, and GroupRequests keys by text.
+    # Text keys, as in GroupRequests: FnApiRunner hands cleared timers to the graph's next GroupIntoBatches to decode.
     def __init__(self, packet_size: int) -> None:
         self._packet_size = packet_size
 
@@ -121,7 +120,6 @@ class _StageBatchDoFn(beam.DoFn):
             stager.discard()
         if last is not None:
             yield last.ref()
-        self._counters.add("groups_staged")
 
     def _add(self, stager: BatchStager, request: ModelRequest, packed: bytes) -> BatchRef | ModelAnswer | None:
         name = custom_id(self._settings.run_id, request.request_id)
@@ -129,9 +127,8 @@ class _StageBatchDoFn(beam.DoFn):
         if not stager.fits(line):
             self._counters.add("requests_too_large")
             reason = f"the request has {len(line):,} bytes, a batch {self._limits.max_bytes:,}; shorten the row's text"
-            return ModelAnswer(
-                request, FailureKind.REQUEST_TOO_LARGE, None, reason, 0, None, None, False, None, Usage(), None
-            )
+            kind = FailureKind.REQUEST_TOO_LARGE
+            return ModelAnswer(request, kind, None, reason, 0, None, None, False, None, Usage(), None)
         hashes = request.hashes
         member = BatchMember(
             name, request.request_id, request.root_request_id, request.lane, hashes.prompt, hashes.template,
