@@ -38,7 +38,7 @@ ADVICE: Mapping[FailureKind, str] = {
     FailureKind.MISSING_RESULT: "run the job again, or set batching.retry_failed: real_time",
     FailureKind.BATCH_REJECTED: "see the reason; run the job again with batching.mode: per_request",
     FailureKind.RESULTS_WITHHELD: "add credit with the provider, then run the job again: nothing is lost",
-    FailureKind.RESULTS_GONE: "run the job again: the provider no longer has the answers, so they are paid for anew",
+    FailureKind.RESULTS_GONE: "run the job again: the answers are gone there, so they are paid for anew",
 }
 
 

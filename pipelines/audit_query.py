@@ -12,6 +12,20 @@ from typing import Any, Self
 
 import duckdb
 
+_EXCHANGE_COLUMNS = (
+    "batch_id",
+    "run_id",
+    "call_index",
+    "status",
+    "outcome",
+    "http_status",
+    "provider_request_id",
+    "started_at",
+    "latency_ms",
+    "error_json",
+    "cost_reason",
+)
+
 
 class AuditQuery:
     """The audit tables of one output. Use it in a `with`.
@@ -45,8 +59,19 @@ class AuditQuery:
         return self._select("calls", "root_request_id = ?", [root_request_id], "started_at, call_index")
 
     def batches(self, batch_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the batches of these ids."""
-        return self._select("batches", "list_contains(?, batch_id)", [list(batch_ids)], "submitted_at")
+        """Return the batches of these ids, in the order they were taken up; of a provider's batch a row per run."""
+        return self._select("batches", "list_contains(?, batch_id)", [list(batch_ids)], "submitted_at, run_id")
+
+    def exchanges(self, batch_ids: Sequence[str], run_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the HTTP exchanges that these runs made for these batches, in the order of each batch; no payloads."""
+        files = [path for run_id in run_ids for path in self.files("calls", run_id)]
+        if not files:
+            return []
+        query = (
+            f"SELECT {', '.join(_EXCHANGE_COLUMNS)} FROM read_parquet(?, union_by_name=true) "  # noqa: S608 - our own words
+            "WHERE call_type = 'HTTP' AND list_contains(?, batch_id) ORDER BY batch_id, call_index, started_at"
+        )
+        return self._rows(query, [files, list(batch_ids)])
 
     def places(self, request_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the memberships of these requests: batch_id, ordinal, custom_id, request_id."""

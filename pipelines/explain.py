@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 
 from pipelines.audit_query import AuditQuery, plain
+from pipelines.explain_batches import find_batches, find_waiting, sent_in_file, waiting_reason
 from pipelines.row_values import RowValues, find_values
-from pipelines.sent_prompt import answer_text, read_prompt
+from pipelines.sent_prompt import answer_text, read_error, read_prompt
 from transforms.records.errors import ConfigError
 from transforms.records.row import Outcome
 from transforms.storage.objects import read_bytes
@@ -46,7 +47,6 @@ _CALL_FACTS = (
     "cost_source",
     "cost_reason",
 )
-_BATCH_FACTS = ("batch_id", "run_id", "mode", "status", "submitted_at", "ended_at", "request_count")
 _HASHES = {"prompt": "prompt_sha256", "template": "template_sha256", "variables": "variables_sha256"}
 
 
@@ -60,8 +60,8 @@ def explain_row(output: str, row_id: str, run_id: str | None = None) -> dict[str
 
     Returns:
         JSON values with stable keys: row_id, run_id, run_status, outcome, source, values, values_from, failure,
-        pending_reason, answer, request, prompt, reuse, batches, calls, repair, cost_usd, calls_of_unknown_cost,
-        history, notes.
+        pending_reason, waits_in, answer, request, prompt, reuse, batches, calls, repair, cost_usd,
+        calls_of_unknown_cost, history, notes. `explain_batches.py` tells the keys of batches and waits_in.
 
     Raises:
         ConfigError: the output, the run or the row is not known; names what is near.
@@ -113,6 +113,9 @@ def _story(
     manifest = manifests[end["run_id"]]
     calls = audit.calls_for(end["request_id"]) if end["request_id"] else []
     found = find_values(audit, output, manifest, end)
+    batches = find_batches(audit, output, end, calls)
+    waits_in = find_waiting(batches, end)
+    holder = next((batch for batch in batches if waits_in and batch["batch_id"] == waits_in["batch_id"]), None)
     return {
         "row_id": end["row_id"],
         "run_id": end["run_id"],
@@ -122,12 +125,13 @@ def _story(
         "values": found.values,
         "values_from": found.origin,
         "failure": found.failure,
-        "pending_reason": _pending_reason(output, end),
+        "pending_reason": _pending_reason(output, end, holder, waits_in),
+        "waits_in": waits_in,
         "answer": _answer(found, manifest, end),
         "request": _request(audit, end, calls),
-        "prompt": _prompt(calls, manifest),
+        "prompt": _prompt(calls, manifest) or _prompt_at_rest(holder, waits_in),
         "reuse": _reuse(end, manifests),
-        "batches": _batches(audit, calls),
+        "batches": batches,
         "calls": [_call(call) for call in calls],
         "repair": _repair(calls),
         "cost_usd": _cost(calls),
@@ -143,13 +147,17 @@ def _answer(found: RowValues, manifest: dict[str, Any], end: dict[str, Any]) -> 
     return {"field": manifest["job"]["answer"]["field"], "value": found.answer}
 
 
-def _pending_reason(output: str, end: dict[str, Any]) -> str | None:
+def _pending_reason(
+    output: str, end: dict[str, Any], holder: dict[str, Any] | None, waits_in: dict[str, Any] | None
+) -> str | None:
     if end["outcome"] != Outcome.PENDING:
         return None
     try:
         reasons = orjson.loads(read_bytes(RunFolder(output, end["run_id"]).summary)).get("pending_reasons")
     except (OSError, orjson.JSONDecodeError):
         reasons = None
+    if holder is not None and waits_in is not None:
+        return waiting_reason(reasons or [], holder, waits_in)
     return reasons[0]["reason"] if reasons else "the run stopped before its request was answered"
 
 
@@ -173,6 +181,12 @@ def _prompt(calls: list[dict[str, Any]], manifest: dict[str, Any]) -> dict[str, 
     return {"system": None, "turns": [], "note": f"not kept (audit.payloads: {payloads})"}
 
 
+def _prompt_at_rest(holder: dict[str, Any] | None, waits_in: dict[str, Any] | None) -> dict[str, Any] | None:
+    if holder is None or waits_in is None:
+        return None
+    return {"system": None, "turns": [], "note": sent_in_file(waits_in, holder)}
+
+
 def _reuse(end: dict[str, Any], manifests: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
     answered_in = end["answered_in_run_id"]
     if answered_in is None or answered_in == end["run_id"]:
@@ -182,34 +196,9 @@ def _reuse(end: dict[str, Any], manifests: dict[str, dict[str, Any]]) -> dict[st
     return {"run_id": answered_in, "run_status": status, "reason": why}
 
 
-def _batches(audit: AuditQuery, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    ids = list(dict.fromkeys(call["batch_id"] for call in calls))
-    if not ids:
-        return []
-    places = audit.places(list({call["request_id"] for call in calls}))
-    place = {entry["batch_id"]: entry for entry in places}
-    return [_batch(batch, place.get(batch["batch_id"], {})) for batch in audit.batches(ids)]
-
-
-def _batch(batch: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
-    facts = {name: plain(batch[name]) for name in _BATCH_FACTS}
-    return {**facts, "ordinal": place.get("ordinal"), "custom_id": place.get("custom_id")}
-
-
 def _call(call: dict[str, Any]) -> dict[str, Any]:
     facts = {name: plain(call[name]) for name in _CALL_FACTS}
     return {**facts, "error": read_error(call["error_json"]), "text": answer_text(call["response_json"])}
-
-
-def read_error(error_json: str | None) -> dict[str, Any] | None:
-    """Return what a call's error_json holds, or its text where that is no object."""
-    if error_json is None:
-        return None
-    try:
-        found = orjson.loads(error_json)
-    except orjson.JSONDecodeError:
-        return {"message": error_json}
-    return found if isinstance(found, dict) else {"message": str(found)}
 
 
 def _repair(calls: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -8,7 +8,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pipelines.advice import advice
-from pipelines.text import milliseconds, moment, money, number, one_line, plural, printable
+from pipelines.batch_summary import MODE
+from pipelines.explain_batch_tree import batch_title, draw_batch_life
+from pipelines.text import duration, milliseconds, moment, money, number, one_line, plural, printable
 
 _OUTCOME_STYLES = {"enriched": "bold green", "dead_lettered": "bold red", "pending": "bold yellow"}
 _OUTCOME_WORDS = {"enriched": "enriched", "dead_lettered": "dead letter", "pending": "pending"}
@@ -117,26 +119,39 @@ def _draw_calls(tree: Tree, story: dict[str, Any], width: int) -> None:
 
 
 def _draw_batch(tree: Tree, batch: dict[str, Any], story: dict[str, Any], width: int) -> None:
-    place = "" if batch["ordinal"] is None else f", place {number(batch['ordinal'] + 1)}"
-    words = (
-        f"{batch['batch_id']}  {batch['mode']}, {plural(batch['request_count'], 'request')}{place}, {batch['status']}"
-    )
-    branch = tree.add(_line("Batch", words))
-    if {call["run_id"] for call in story["calls"]} != {story["run_id"]}:
-        branch.add(Text(f"in run {batch['run_id']}", style="dim"))
+    if batch["mode"] == MODE:
+        branch = tree.add(_line("Batch", batch_title(batch)))
+        draw_batch_life(branch, batch, width)
+    else:
+        branch = tree.add(_line(_pool_label(batch, story), _pool_title(batch)))
+        if {call["run_id"] for call in story["calls"]} != {story["run_id"]}:
+            branch.add(Text(f"in run {batch['run_id']}", style="dim"))
     for call in story["calls"]:
         if call["batch_id"] == batch["batch_id"]:
-            _draw_call(branch, call, width)
+            _draw_call(branch, call, width, by_batch=batch["mode"] == MODE)
 
 
-def _draw_call(branch: Tree, call: dict[str, Any], width: int) -> None:
+def _pool_label(batch: dict[str, Any], story: dict[str, Any]) -> str:
+    main = {call["batch_id"] for call in story["calls"] if call["lane"] == "main"}
+    went_by_batch = any(one["mode"] == MODE for one in story["batches"])
+    return "Again in real time" if went_by_batch and batch["batch_id"] in main else "Batch"
+
+
+def _pool_title(batch: dict[str, Any]) -> str:
+    place = "" if batch["ordinal"] is None else f", place {number(batch['ordinal'] + 1)}"
+    many = plural(batch["request_count"], "request")
+    return f"{batch['batch_id']}  {batch['mode']}, {many}{place}, {batch['status']}"
+
+
+def _draw_call(branch: Tree, call: dict[str, Any], width: int, *, by_batch: bool) -> None:
     good = call["outcome"] == "ok"
     head = Text(f"call {call['call_index']}  ")
     head.append(f"{_LANES.get(call['lane'], call['lane'])}, attempt {call['attempt']}: ")
     head.append(call["outcome"], style="green" if good else "red")
     if call["http_status"] is not None:
         head.append(f"  HTTP {call['http_status']}")
-    head.append(f"  {milliseconds(call['latency_ms'])}")
+    took = f"{duration(call['latency_ms'] / 1000)} in the batch" if by_batch else milliseconds(call["latency_ms"])
+    head.append(f"  {took}")
     if call["waited_ms"] >= 1:
         head.append(f" after waiting {milliseconds(call['waited_ms'])}")
     node = branch.add(head)
@@ -189,17 +204,32 @@ def _draw_end(tree: Tree, story: dict[str, Any], width: int) -> None:
         branch.add(Text(f"{tries}; {retry}. What to do: {advice(failure['kind'])}.", style="dim"))
     elif story["pending_reason"]:
         branch = tree.add(_line("Pending", one_line(story["pending_reason"], 2 * width), "yellow"))
-        branch.add(Text("Run the job again: it takes this row up.", style="dim"))
+        branch.add(Text(_next_for_pending(story["waits_in"]), style="dim"))
+
+
+def _next_for_pending(waits_in: dict[str, Any] | None) -> str:
+    if waits_in is None:
+        return "Run the job again: it takes this row up."
+    batch = waits_in["provider_batch_id"] or waits_in["batch_id"]
+    if waits_in["collected_in_run_id"]:
+        return f"It waited in {batch}, which run {waits_in['collected_in_run_id']} closed."
+    if waits_in["status"] == "held_back":
+        return f"{batch} is not submitted yet. Run the job again: it takes this row up."
+    since = f" since {moment(waits_in['submitted_at'])}" if waits_in["submitted_at"] else ""
+    return f"It waits in {batch} at {waits_in['provider_name']}{since}. Run the job again: it collects what is done."
 
 
 def _draw_cost(tree: Tree, story: dict[str, Any]) -> None:
     calls = story["calls"]
+    if not calls and story["waits_in"]:
+        tree.add(_line("Cost", "nothing yet: a batch is billed by its answers"))
+        return
     if not calls:
         tree.add(_line("Cost", "$0: no call was made"))
         return
     words = f"{money(story['cost_usd'])} for {plural(len(calls), 'call')}"
     if all(call["run_id"] != story["run_id"] for call in calls):
-        words += ", paid by an earlier run"
+        words += f", paid by {'a later' if calls[0]['run_id'] > story['run_id'] else 'an earlier'} run"
     unknown = story["calls_of_unknown_cost"]
     if unknown:
         reasons = sorted({call["cost_reason"] for call in calls if call["cost_usd"] is None and call["cost_reason"]})

@@ -1,127 +1,31 @@
 """How a run is getting on: a bar on a terminal, a line every ten seconds elsewhere.
 
-A thread looks at the counts that the stages keep in this process (`_stage.live`) and at the pool of calls; it never
-touches the pipeline. A run on another runner has no counts here: it gets a spinner only.
+A thread reads the run's meter (`run_meter.py`) and never touches the pipeline. A run on another runner has no counts
+here: it gets a spinner only.
 """
 
 import logging
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, Literal, Self
 
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from pipelines.batch_display import BatchLines, describe_batches, facts_of, is_over, settled_of
+from pipelines.run_meter import Meter, Snapshot
 from pipelines.screen import make_console
-from pipelines.text import duration, number
+from pipelines.text import duration, number, plural
 
 Form = Literal["bar", "lines", "events", "none"]
 
 _POLL_S = 0.25
 _LINE_EVERY_S = 10.0
-_LOCAL_RUNNERS = {"", "directrunner", "fnapirunner", "bundlebaseddirectrunner"}
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """How far a run is.
-
-    Attributes:
-        stage: reading, calling, writing, or running (elsewhere).
-        read: rows read so far; 0 until the first file is through.
-        total: requests to send, as far as known; done: of these, settled.
-        in_flight: at most; failed: requests given up; retried: tries made again.
-    """
-
-    stage: Literal["reading", "calling", "writing", "running"]
-    read: int = 0
-    total: int = 0
-    done: int = 0
-    in_flight: int = 0
-    failed: int = 0
-    retried: int = 0
-
-
-class Meter:
-    """Reads the counts of this process; what was there before it was made does not count."""
-
-    def __init__(self, *, is_local: bool) -> None:
-        self._is_local = is_local
-        self._pool_done = self._pool_accepted = 0
-        self._calls: Counter[str] = Counter()
-        self._before = Counter(stage_counts()) if is_local else Counter()
-
-    def read(self) -> Snapshot:
-        """Return the counts as they are now."""
-        if not self._is_local:
-            return Snapshot("running")
-        now = Counter(stage_counts())
-        now.subtract(self._before)
-        pool = pool_in_use()
-        in_flight = 0
-        if pool is not None:
-            self._pool_done, self._pool_accepted = pool.settled, pool.accepted
-            in_flight = pool.in_flight
-            self._calls = Counter(dict(pool.stats))
-        errors = _errors(self._calls, "errors_")
-        retried = self._calls["retries"]
-        total = max(now["ReuseAnswers/requests_fresh"], self._pool_accepted)
-        done = self._pool_done
-        return Snapshot(
-            stage=_stage(now, total, done, self._pool_accepted),
-            read=now["ReadRows/rows_read"],
-            total=total,
-            done=done,
-            in_flight=max(0, in_flight),
-            failed=max(0, errors - retried),
-            retried=retried,
-        )
-
-
-def stage_counts() -> Counter[str]:
-    """Return the live counts of this process's stages."""
-    # Imported here: stages bring Beam, which nothing but a run has to wait for.
-    from transforms._stage import live
-
-    return live
-
-
-def pool_in_use() -> Any:
-    """Return this process's pool of calls, or None before and after there is one."""
-    from transforms import _worker
-
-    worker = _worker.current()
-    return None if worker is None else worker.pool
-
-
-def _errors(counts: Counter[str], prefix: str) -> int:
-    return sum(count for name, count in counts.items() if name.startswith(prefix))
-
-
-def _stage(now: Counter[str], total: int, done: int, accepted: int) -> Literal["reading", "calling", "writing"]:
-    if now["JoinAnswers/rows_enriched"] or now["JoinAnswers/rows_failed"] or (total and done >= total):
-        return "writing"
-    return "calling" if accepted else "reading"
-
-
-def is_local_run(beam_args: Sequence[str]) -> bool:
-    """Say whether these Beam options run the pipeline in this process, where its counts can be seen."""
-    runner, mode = "", ""
-    for word, following in zip_longest(beam_args, beam_args[1:], fillvalue=""):
-        name, _, value = word.partition("=")
-        if name == "--runner":
-            runner = value or following
-        elif name == "--direct_running_mode":
-            mode = value or following
-    return runner.rsplit(".", 1)[-1].lower() in _LOCAL_RUNNERS and mode in ("", "in_memory", "multi_threading")
 
 
 def choose_form(*, as_json: bool, log_format: str) -> Form:
@@ -134,10 +38,10 @@ def choose_form(*, as_json: bool, log_format: str) -> Form:
 
 
 @contextmanager
-def shown_progress(form: Form, *, is_local: bool) -> Iterator[None]:
-    """Show progress on standard error until the block ends."""
+def shown_progress(form: Form, *, is_local: bool) -> Iterator[Callable[[str], None]]:
+    """Show progress on standard error until the block ends; gives a function that takes the ledger's folder."""
     if form == "none":
-        yield
+        yield lambda _: None
         return
     display = _Bar(is_local=is_local) if form == "bar" else _Lines(is_local=is_local, events=form == "events")
     stop = threading.Event()
@@ -145,7 +49,7 @@ def shown_progress(form: Form, *, is_local: bool) -> Iterator[None]:
     with display:
         thread.start()
         try:
-            yield
+            yield display.follow
         finally:
             stop.set()
             thread.join()
@@ -161,6 +65,7 @@ class _Lines:
 
     def __init__(self, *, is_local: bool, events: bool, every_s: float = _LINE_EVERY_S) -> None:
         self._meter = Meter(is_local=is_local)
+        self.follow = self._meter.follow
         self._events = events
         self._every_s = every_s
         self._started = self._last = time.monotonic()
@@ -187,6 +92,7 @@ class _Lines:
                 in_flight=seen.in_flight,
                 failed=seen.failed,
                 retried=seen.retried,
+                **({"batches": facts_of(seen.batches, seen.at_s)} if seen.batches else {}),
             )
             return
         sys.stderr.write(f"{duration(now - self._started)}: {describe(seen)}\n")
@@ -199,6 +105,8 @@ def describe(seen: Snapshot) -> str:
         return f"reading rows, {number(seen.read)} so far" if seen.read else "reading rows"
     if seen.stage == "running":
         return "the pipeline is running"
+    if seen.stage == "waiting":
+        return describe_batches(seen.batches, seen.at_s)
     words = f"{number(seen.done)} of {number(seen.total)} requests answered" if seen.total else "no requests to send"
     extra = [f"{number(seen.in_flight)} in flight"] if seen.stage == "calling" else []
     extra += [f"{number(seen.failed)} failed"] if seen.failed else []
@@ -211,7 +119,7 @@ class _RateColumn(ProgressColumn):
     """Requests a second, over the last half minute."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = None if task.fields["is_waiting"] else task.finished_speed or task.speed
         return Text(f"{speed:,.0f}/s" if speed else "", style="dim")
 
 
@@ -220,8 +128,9 @@ class _Bar:
 
     def __init__(self, *, is_local: bool, console: Console | None = None) -> None:
         self._meter = Meter(is_local=is_local)
+        self.follow = self._meter.follow
         self._console = console or make_console(sys.stderr)
-        self._progress = Progress(
+        self._progress = BatchLines(
             SpinnerColumn(style="cyan", finished_text=" "),
             TextColumn("{task.description}"),
             BarColumn(bar_width=None if self._console.width < 100 else 40),
@@ -233,7 +142,7 @@ class _Bar:
             transient=True,
             speed_estimate_period=30.0,
         )
-        self._task = self._progress.add_task("Starting", total=None, counts="", extra="")
+        self._task = self._progress.add_task("Starting", total=None, counts="", extra="", is_waiting=False)
         self._handlers: list[tuple[logging.StreamHandler[Any], Any]] = []
 
     def __enter__(self) -> Self:
@@ -252,23 +161,48 @@ class _Bar:
 
     def update(self) -> None:
         seen = self._meter.read()
+        is_waiting = seen.stage == "waiting"
+        has_counts = seen.stage != "running" and not (is_waiting and settled_of(seen.batches) is None)
+        self._progress.sights, self._progress.now_s = seen.batches if _shows_batches(seen) else (), seen.at_s
+        if not has_counts:
+            # To rich's update None means "as before"; without a total the bar pulses.
+            self._progress.tasks[0].total = None
+        self._progress.update(
+            self._task,
+            description="Collecting" if is_waiting and is_over(seen.batches) else _WORDS[seen.stage],
+            total=seen.total or None if has_counts else None,
+            # A full bar would stop the spinner and the clock while there is still something to wait for.
+            completed=min(seen.done, seen.total - 0.5) if is_waiting and seen.total else seen.done,
+            counts=_counts(seen, has_counts=has_counts),
+            extra=self._extra(seen),
+            is_waiting=is_waiting,
+        )
+
+    def _extra(self, seen: Snapshot) -> str:
         extra = f"{number(seen.in_flight)} in flight" if seen.stage == "calling" else ""
+        if seen.stage == "waiting" and seen.batches:
+            extra = plural(len(seen.batches), "batch", "batches")
         if seen.failed and self._console.width >= 72:
             extra += f"  {number(seen.failed)} failed"
         if seen.retried and self._console.width >= 90:
             extra += f"  {number(seen.retried)} retried"
-        self._progress.update(
-            self._task,
-            description=_WORDS[seen.stage],
-            total=seen.total or None if seen.stage != "running" else None,
-            completed=seen.done,
-            counts=f"{number(seen.done)}/{number(seen.total)}" if seen.total else _read_words(seen),
-            extra=extra.strip(),
-        )
+        return extra.strip()
 
 
-_WORDS = {"reading": "Reading", "calling": "Calling", "writing": "Writing", "running": "Running"}
+_WORDS = {
+    "reading": "Reading",
+    "waiting": "Waiting",
+    "calling": "Calling",
+    "writing": "Writing",
+    "running": "Running",
+}
 
 
-def _read_words(seen: Snapshot) -> str:
-    return f"{number(seen.read)} rows" if seen.read else ""
+def _shows_batches(seen: Snapshot) -> bool:
+    return seen.stage == "waiting" or any(sight.is_open for sight in seen.batches)
+
+
+def _counts(seen: Snapshot, *, has_counts: bool) -> str:
+    if not seen.total:
+        return f"{number(seen.read)} rows" if seen.read else ""
+    return f"{number(seen.done)}/{number(seen.total)}" if has_counts else plural(seen.total, "request")

@@ -13,6 +13,7 @@ from rich.text import Text
 from pipelines.advice import advice
 from pipelines.audit_query import AuditQuery, plain
 from pipelines.plan_text import make_facts
+from pipelines.summary import COLLECT_HINT
 from pipelines.text import cells, duration, money, number, one_line, plural
 from transforms.storage.objects import list_files
 
@@ -51,6 +52,7 @@ def draw_run(facts: dict[str, Any], console: Console) -> None:
         console.print(_sample_table(facts["sample"], facts["field"], console.width))
         console.print()
     console.print(_counts(summary))
+    _draw_pending(summary, console)
     _draw_failures(summary, console)
     if not facts["dry_run"]:
         _draw_outputs(summary, console)
@@ -128,6 +130,8 @@ def _counts(summary: dict[str, Any]) -> Table:
         f"{number(calls['sent'])} sent: {number(calls['succeeded'])} succeeded, {number(calls['failed'])} failed; "
         f"{plural(calls['reused'], 'request')} answered by the ledger",
     )
+    if any(summary["batches"].values()):
+        table.add_row("Batches", _batches(summary["batches"]))
     table.add_row("Tokens", f"{number(tokens['input'])} in, {number(tokens['output'])} out")
     table.add_row("Cost", Text(_cost(summary), style="bold"))
     table.add_row("Time", duration(summary["duration_s"]))
@@ -143,6 +147,38 @@ def _cost(summary: dict[str, Any]) -> str:
     if summary["cost_usd"] is None:
         return f"unknown{why}"
     return f"at least {money(summary['cost_usd'])}: {plural(unknown, 'call')} of unknown cost{why}"
+
+
+def _batches(batches: dict[str, int]) -> Text:
+    words = {
+        "submitted": "submitted",
+        "collected": "collected",
+        "left": "left for the next run",
+        "not_taken": "not taken by the provider",
+    }
+    parts = [f"{number(batches[name])} {said}" for name, said in words.items() if batches[name]]
+    return Text(", ".join(parts), style="yellow" if batches["left"] else "")
+
+
+def _draw_pending(summary: dict[str, Any], console: Console) -> None:
+    """Draw what rows wait for, and what to do, where batches hold them."""
+    reasons = sorted(summary["pending_reasons"], key=lambda entry: -entry["requests"])
+    if not reasons or not summary["batches"]["left"]:
+        return
+    console.print()
+    console.print(Text("Pending", style="bold"))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    for entry in reasons[:_TOP_FAILURES]:
+        table.add_row(f"  {plural(entry['requests'], 'request')}", Text(entry["reason"], style="yellow"))
+    more = sum(entry["requests"] for entry in reasons[_TOP_FAILURES:])
+    if more:
+        table.add_row(f"  {plural(more, 'request')}", Text("for other reasons", style="dim"))
+    console.print(table)
+    kind = next((entry["kind"] for entry in reasons if entry["kind"]), None)
+    todo = f"{advice(kind)[0].upper()}{advice(kind)[1:]}" if kind else COLLECT_HINT
+    console.print(Text(f"  {todo}."), soft_wrap=True)
 
 
 def _draw_failures(summary: dict[str, Any], console: Console) -> None:

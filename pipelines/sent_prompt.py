@@ -57,3 +57,14 @@ def _text(content: Any) -> str:
         parts = [part.get("text") if isinstance(part, dict) else part for part in content]
         return "\n".join(part for part in parts if isinstance(part, str))
     return content if isinstance(content, str) else ""
+
+
+def read_error(error_json: str | None) -> dict[str, Any] | None:
+    """Return what a call's error_json holds, or its text where that is no object."""
+    if error_json is None:
+        return None
+    try:
+        found = orjson.loads(error_json)
+    except orjson.JSONDecodeError:
+        return {"message": error_json}
+    return found if isinstance(found, dict) else {"message": str(found)}

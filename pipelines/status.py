@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from pipelines.batches import read_batches
 from transforms.records.errors import ConfigError
 from transforms.records.request import Lane
 from transforms.storage.ledger import read_answers, segments
@@ -20,8 +21,9 @@ KILLED = "killed"
 def read_status(output: str, now: datetime) -> dict[str, Any]:
     """Return the state of an output as JSON values with stable keys.
 
-    Keys: output, job, latest_run_id, pending_rows, lease, ledger {segments, bytes, settled_requests}, runs (oldest
-    first; each run_id, status, started_at, ended_at, duration_s, rows, calls, tokens, cost_usd, runner).
+    Keys: output, job, latest_run_id, pending_rows, lease, ledger {segments, bytes, settled_requests}, batches (those
+    that are open, oldest first; each as `batches.read_batches` tells it), runs (oldest first; each run_id, status,
+    started_at, ended_at, duration_s, rows, calls, tokens, cost_usd, runner).
 
     Args:
         output: the job's output folder.
@@ -29,6 +31,7 @@ def read_status(output: str, now: datetime) -> dict[str, Any]:
 
     Raises:
         ConfigError: there is no output.
+        InternalError: the ledger is damaged.
     """
     if not (Path(output) / "ledger").is_dir() and not (Path(output) / "runs").is_dir():
         raise ConfigError(f"{output} is not the output of a job: it has no runs and no ledger; name the job's `output`")
@@ -44,6 +47,7 @@ def read_status(output: str, now: datetime) -> dict[str, Any]:
         "pending_rows": latest["rows"]["pending"] if latest else None,
         "lease": lease,
         "ledger": _ledger(str(Path(output) / "ledger")),
+        "batches": [batch for batch in read_batches(output)["batches"] if batch["closed_at"] is None],
         "runs": runs,
     }
 

@@ -1,5 +1,6 @@
 """An output's state on the terminal; draws what `status.read_status` found."""
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -7,11 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.plan_text import make_facts
-from pipelines.text import duration, moment, money, number, plural, size
+from pipelines.text import duration, moment, money, number, one_line, plural, size
 
 _STYLES = {"done": "green", "running": "cyan", "pending": "yellow", "killed": "red", "crashed": "red", "broken": "red"}
 _WORDS = {"too_many_dead_letters": "dead letters", "incomplete_input": "damaged input"}
+_BATCH_STYLES = {"submitted": "cyan", "in doubt": "bold red"}
 _SHOWN_RUNS = 20
+_SHOWN_BATCHES = 10
 _ALL = ("rows", "enriched", "dead", "pending", "calls", "cost", "time")
 _NARROW = ("rows", "enriched", "dead", "cost")
 #: Terminals below this width get the _NARROW columns.
@@ -33,7 +36,12 @@ def draw_status(status: dict[str, Any], console: Console) -> None:
         f"{plural(ledger['settled_requests'], 'settled request')} in {plural(ledger['segments'], 'segment')}, "
         f"{size(ledger['bytes'])}",
     )
+    if status["batches"]:
+        facts.add_row("Batches", _batches_text(status["batches"]))
     console.print(facts)
+    if status["batches"]:
+        console.print()
+        console.print(_batches_table(status["batches"], console.width))
     if status["runs"]:
         console.print()
         console.print(_runs_table(status["runs"][-_SHOWN_RUNS:], console.width))
@@ -55,6 +63,29 @@ def _pending_text(pending: int | None) -> str:
     if pending is None:
         return "unknown: no run has come to its end"
     return f"{plural(pending, 'row')}: run the job again" if pending else "nothing"
+
+
+def _batches_text(batches: list[dict[str, Any]]) -> str:
+    phases = Counter(batch["phase"] for batch in batches)
+    return f"{plural(len(batches), 'open batch', 'open batches')}: " + ", ".join(
+        f"{number(count)} {phase}" for phase, count in phases.items()
+    )
+
+
+def _batches_table(batches: list[dict[str, Any]], width: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in ("batch", "where", "requests", "submitted", "at the provider"):
+        table.add_column(name, justify="right" if name == "requests" else "left", no_wrap=True)
+    for batch in batches[-_SHOWN_BATCHES:]:
+        place = batch["provider_batch_id"] or "-"
+        room = max(12, width - 64)
+        table.add_row(
+            batch["short_key"], Text(batch["phase"], _BATCH_STYLES.get(batch["phase"], "yellow")),
+            number(batch["requests"]), moment(batch["submitted_at"]), one_line(place, room),
+        )  # fmt: skip
+    if len(batches) > _SHOWN_BATCHES:
+        table.add_row(Text(f"and {number(len(batches) - _SHOWN_BATCHES)} older", style="dim"))
+    return table
 
 
 def _runs_table(runs: list[dict[str, Any]], width: int) -> Table:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipelines.batch_summary import count_batches
 from pipelines.prepare import PreparedJob
+from pipelines.text import plural
 from transforms.records.errors import InternalError
 from transforms.records.failure import FailureKind, Stage
 from transforms.storage.damaged_files import damaged_files
@@ -17,6 +19,9 @@ EXIT_CONFIG = 2
 EXIT_BROKEN = 3
 EXIT_PENDING = 5
 EXIT_REFUSED = 6
+
+#: What to do about rows that wait in a batch.
+COLLECT_HINT = "Run the same job again, by hand or from cron: it collects them and sends nothing twice"
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ def check_files(prepared: PreparedJob, totals: dict[str, Any]) -> None:
 def summarise(prepared: PreparedJob, totals: dict[str, Any], duration_s: float) -> RunResult:
     """Build the summary and decide the exit code from what the pipeline left."""
     rows, calls, pending = totals["rows"], totals["calls"], totals["pending"]
-    exit_code, status, sentence = _judge(prepared, totals)
+    batches = count_batches(prepared.run, prepared.ledger)
+    exit_code, status, sentence = _judge(prepared, totals, batches["left"])
     known = calls["unknown_cost"] < calls["sent"] or calls["sent"] == 0
     summary = {
         "run_id": prepared.run_id,
@@ -65,6 +71,7 @@ def summarise(prepared: PreparedJob, totals: dict[str, Any], duration_s: float) 
             "failed": calls["failed"],
             "reused": totals["reused"],
         },
+        "batches": batches,
         "tokens": {"input": calls["input_tokens"], "output": calls["output_tokens"]},
         "cost_usd": calls["cost_usd"] if known else None,
         "duration_s": round(duration_s, 3),
@@ -84,18 +91,17 @@ def summarise(prepared: PreparedJob, totals: dict[str, Any], duration_s: float) 
     return RunResult(summary, exit_code, sentence)
 
 
-def _judge(prepared: PreparedJob, totals: dict[str, Any]) -> tuple[int, str, str]:
+def _judge(prepared: PreparedJob, totals: dict[str, Any], left: int) -> tuple[int, str, str]:
     rows, pending = totals["rows"], totals["pending"]
     if rows["broken"]:
         named = "; ".join(rows["broken_ids"])
         return EXIT_BROKEN, "broken", f"conservation is broken for {rows['broken']} row(s): {named}"
     refused = [entry for entry in pending if entry["kind"]]
     if refused:
-        todo = f"{rows['pending']} row(s) wait; put it right and run the job again: answered rows are not asked again"
+        todo = f"{rows['pending']} row(s) wait; {_cure(refused[0]['kind'])}"
         return EXIT_REFUSED, "refused", f"{refused[0]['reason'].rstrip('.')}. {todo}"
     if rows["pending"]:
-        why = pending[0]["reason"] if pending else "the run stopped"
-        return EXIT_PENDING, "pending", f"{rows['pending']} row(s) wait: {why}"
+        return EXIT_PENDING, "pending", _waiting(rows["pending"], pending, left)
     if any(entry["kind"] == FailureKind.DAMAGED_FILE for entry in totals["dead_letters"]):
         named = ", ".join(damaged_files(prepared.run.dead_letters)) or "an input file"
         cure = "its other rows are done: get it again from its source, and run the job again"
@@ -111,3 +117,18 @@ def _judge(prepared: PreparedJob, totals: dict[str, Any]) -> tuple[int, str, str
         limit = f"more than limits.max_dead_letter_ratio ({allowed:.1%}); see {prepared.run.dead_letters}"
         return EXIT_DEAD_LETTERS, "too_many_dead_letters", f"{many}, {limit}"
     return EXIT_DONE, "done", ""
+
+
+def _cure(kind: str) -> str:
+    if kind == FailureKind.RESULTS_WITHHELD:
+        return "add credits with the provider and run the job again: nothing is lost, and nothing is paid for twice"
+    return "put it right and run the job again: answered rows are not asked again"
+
+
+def _waiting(rows: int, pending: list[dict[str, Any]], left: int) -> str:
+    """Say what pending rows wait for and, when batches hold them, how to get them."""
+    why = pending[0]["reason"].rstrip(".") if pending else "the run stopped"
+    if left > 1:
+        why = f"{plural(left, 'batch', 'batches')} are left for the next run; the first: {why}"
+    todo = "" if not left or "again" in why else f". {COLLECT_HINT}"
+    return f"{rows} row(s) wait: {why}{todo}"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipelines import progress
-from pipelines.progress import Meter, Snapshot, choose_form, describe, is_local_run, shown_progress
+from pipelines import progress, run_meter
+from pipelines.progress import choose_form, describe, shown_progress
+from pipelines.run_meter import Meter, Snapshot, is_local_run
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,8 @@ def test_a_snapshot_in_words(seen: Snapshot, words: str) -> None:
 def counts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stand in for the stages' counts and the worker, which only a running pipeline has."""
     held = SimpleNamespace(live=Counter(), pool=None)
-    monkeypatch.setattr(progress, "stage_counts", lambda: held.live)
-    monkeypatch.setattr(progress, "pool_in_use", lambda: held.pool)
+    monkeypatch.setattr(run_meter, "stage_counts", lambda: held.live)
+    monkeypatch.setattr(run_meter, "pool_in_use", lambda: held.pool)
     return held
 
 

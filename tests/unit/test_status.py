@@ -8,9 +8,11 @@ from rich.console import Console
 
 from pipelines.status import read_status
 from pipelines.status_text import draw_status
+from tests.unit.batch_file_builders import WRITERS, make_staged
 from tests.unit.cli_outputs import RUN_1, RUN_2, make_call, row_end, write_run
 from transforms.records.errors import ConfigError
 from transforms.records.row import Outcome
+from transforms.storage.batch_ledger import write_staged
 from transforms.storage.lease import Lease
 
 
@@ -63,6 +65,28 @@ def test_an_expired_lease_holds_nobody(output: Path) -> None:
     with Lease(str(output / "ledger"), RUN_2):
         later = datetime.fromtimestamp(now().timestamp() + 3600, UTC)
         assert read_status(str(output), later)["lease"]["alive"] is False
+
+
+def test_open_batches_are_told_with_their_phase_and_the_provider_s_id(output: Path) -> None:
+    """One that was collected is not open any more."""
+    ledger = str(output / "ledger")
+    assert read_status(str(output), now())["batches"] == []
+    write_staged(ledger, make_staged(request_count=1200))
+    for kind in ("intent", "handle"):
+        WRITERS[kind](ledger, 0)
+    status = read_status(str(output), now())
+    (batch,) = status["batches"]
+    assert (batch["phase"], batch["provider_batch_id"], batch["requests"]) == ("submitted", "batch_0", 1200)
+    for width in (80, 120):
+        console = Console(width=width, markup=False)
+        with console.capture() as shown:
+            draw_status(status, console)
+        assert "1 open batch: 1 submitted" in shown.get()
+        assert f"{batch['short_key']}  submitted     1,200" in shown.get()
+        assert all(len(line) <= width for line in shown.get().splitlines())
+    for kind in ("ended", "collected"):
+        WRITERS[kind](ledger, 0)
+    assert read_status(str(output), now())["batches"] == []
 
 
 def test_a_folder_that_is_no_output_is_an_error(tmp_path: Path) -> None:

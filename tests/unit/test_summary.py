@@ -1,5 +1,6 @@
 """pipelines/summary.py: what a run's counts come to, and with which exit code it ends."""
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,17 +10,30 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from pipelines.batch_summary import count_batches
 from pipelines.run_text import draw_run
 from pipelines.summary import check_files, summarise
+from tests.unit.batch_file_builders import make_handle, make_intent, make_staged
+from transforms.records.call import BatchEnded, BatchOpened
 from transforms.records.errors import InternalError
 from transforms.records.failure import FailureKind
 from transforms.records.settings import Job
+from transforms.storage.arrow_types import BATCHES
+from transforms.storage.audit_rows import batch_row
+from transforms.storage.batch_ledger import create_intent, record_handle, write_staged
 from transforms.storage.runs import RunFolder
+from transforms.storage.tables import ParquetWriter
 
 REFUSED = {"kind": "quota_exhausted", "reason": "openai refused the run: no money", "requests": 3}
 DEAD = {
     "kind": None,
     "reason": "openai has given no answer for 300 s; run the job again when it is back",
+    "requests": 2,
+}
+WAITING = {"kind": None, "reason": "batch b0 is running at openai", "requests": 2}
+WITHHELD = {
+    "kind": "results_withheld",
+    "reason": "the results of batch b0 are withheld, not lost: no credits; add credits",
     "requests": 2,
 }
 
@@ -40,7 +54,8 @@ def prepared(folder="out", *, ratio=0.05, keep=False, file_format="parquet"):
         }
     )
     run = RunFolder(str(folder), "run-1")
-    return SimpleNamespace(job=job, run=run, run_id="run-1", keep=keep, enriched_format=file_format)
+    ledger = str(Path(folder) / "ledger")
+    return SimpleNamespace(job=job, run=run, run_id="run-1", ledger=ledger, keep=keep, enriched_format=file_format)
 
 
 def totals(enriched=0, dead=0, pending=0, *, broken=0, reasons=(), letters=None, **calls):
@@ -179,3 +194,65 @@ def test_the_files_are_checked_against_the_counts(tmp_path, written, found, keep
     else:
         with pytest.raises(InternalError, match=f"holds {written} rows where"):
             check_files(job, found)
+
+
+def with_batches(folder, *statuses):
+    """Return a job whose run left batches with these statuses; the ledger knows none of them."""
+    job = prepared(folder)
+    opened = [
+        BatchOpened(f"b{n}", f"k{n}", "run-1", "provider_batch_api", "openai", "m", 1, (), 10)
+        for n, _ in enumerate(statuses)
+    ]
+    pool = BatchOpened("p", "kp", "run-1", "per_request", "openai", "m", 1, ())
+    rows = [batch_row(one, 10, BatchEnded(one.batch_id, "run-1", status, 2, 0, 0, 0))
+            for one, status in zip(opened, statuses, strict=True)]  # fmt: skip
+    with ParquetWriter(f"{job.run.table('batches')}/part.parquet", BATCHES) as writer:
+        writer.extend([*rows, batch_row(pool, 3, None)])
+    return job
+
+
+def test_the_summary_counts_the_provider_s_batches(tmp_path):
+    """By how the run left each; groups of the pool are none of them."""
+    statuses = ["completed", "expired", "submitted", "held_back", "unresolved", "not_taken"]
+    summary = summarise(with_batches(tmp_path, *statuses), totals(9), 1.0).summary
+    assert summary["batches"] == {"submitted": 0, "collected": 2, "left": 3, "not_taken": 1}
+    assert summarise(prepared(), totals(9), 1.0).summary["batches"] == dict.fromkeys(summary["batches"], 0)
+
+
+def test_a_batch_is_submitted_by_the_run_that_brought_it_to_the_provider(tmp_path):
+    """The run that adopts it later collects it and submits nothing."""
+    job = with_batches(tmp_path, "completed")
+    write_staged(job.ledger, make_staged("k0"))
+    create_intent(job.ledger, make_intent(key="k0"))
+    record_handle(job.ledger, "k0", 0, replace(make_handle(), run_id="run-0"))
+    assert count_batches(job.run, job.ledger)["submitted"] == 0
+    assert count_batches(RunFolder(str(tmp_path), "run-0"), job.ledger)["submitted"] == 0
+    Path(tmp_path / "runs" / "run-1").rename(tmp_path / "runs" / "run-0")
+    assert count_batches(RunFolder(str(tmp_path), "run-0"), job.ledger)["submitted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("statuses", "reasons", "code", "words"),
+    [
+        pytest.param(["submitted"], [WAITING], 5, "2 row(s) wait: batch b0 is running at openai. Run the same job again",
+                     id="one"),
+        pytest.param(["submitted", "held_back"], [WAITING], 5, "2 batches are left for the next run; the first: batch b0",
+                     id="two"),
+        pytest.param(["submitted"], [WITHHELD], 6, "add credits with the provider and run the job again: nothing is lost",
+                     id="withheld"),
+    ],
+)  # fmt: skip
+def test_rows_that_wait_in_batches_say_how_to_get_them(tmp_path, statuses, reasons, code, words):
+    """A person, or whoever reads cron's mail, learns that the same command collects them."""
+    result = summarise(with_batches(tmp_path, *statuses), totals(1, 0, 2, reasons=reasons), 1.0)
+    assert result.exit_code == code
+    assert words in result.sentence
+    console = Console(file=StringIO(), width=120, color_system=None)
+    draw_run(
+        {"summary": result.summary, "sample": [], "field": "a", "example": None, "output": "o", "dry_run": True},
+        console,
+    )
+    shown = console.file.getvalue()
+    assert f"{len(statuses)} left for the next run" in shown
+    assert reasons[0]["reason"] in shown
+    assert ("nothing is lost" if code == 6 else "Run the same job again") in shown
