@@ -15,7 +15,7 @@ from pipelines.cli import app
 from pipelines.sandbox.batch_clock import BatchTiming
 from pipelines.sandbox.running import RunningSandbox
 from tests.unit.batch_desk import FACTS
-from tests.unit.batch_outputs import (
+from tests.unit.batch_phase_ledgers import (
     ADDRESS,
     JOB,
     key_of,

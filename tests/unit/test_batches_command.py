@@ -14,7 +14,7 @@ from pipelines.batches import read_batches
 from pipelines.batches_text import draw_batches
 from pipelines.cli import app
 from tests.unit.batch_file_builders import NOW, RUN
-from tests.unit.batch_outputs import JOB, KEYS, key_of, provider_id_of, write_all_phases, write_submitted
+from tests.unit.batch_phase_ledgers import JOB, KEYS, key_of, provider_id_of, write_all_phases, write_submitted
 from transforms.storage.batch_claims import disown
 from transforms.storage.batch_entry import BatchEntry, Phase
 from transforms.storage.batch_ledger import read_entry
