@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import orjson
@@ -32,10 +33,10 @@ from transforms.storage.batch_calls import RecordedCalls, recorded_calls
 from transforms.storage.batch_entry import BatchEntry, Collected, Ended, Handle, Phase
 from transforms.storage.batch_ledger import (
     give_up,
-    read_members,
     record_collected,
     requests_path,
 )
+from transforms.storage.batch_members import read_member_ids
 from transforms.storage.batch_results import ResultIds, read_lines
 from transforms.storage.objects import create_if_absent
 
@@ -55,6 +56,12 @@ class Unanswered:
 #: What collecting a batch gives.
 Collectable = ModelAnswer | PendingRequest | Unanswered | CallRecord
 
+#: The record to make of a result, and the end of its request; None where it is on record, or not this run's.
+_Result = tuple[CallRecord | None, Collectable | None]
+
+#: Results recorded by one write. Fetched anew when a kill comes first, so nothing is lost by waiting for some more.
+_CHUNK = 100
+
 
 @dataclass(slots=True)
 class _Work:
@@ -67,6 +74,8 @@ class _Work:
     asked: AskedFile
     recorded: RecordedCalls
     counts: Counter[str]
+    started_at_us: int
+    latency_ms: float
 
 
 class BatchCollector:
@@ -112,7 +121,11 @@ class BatchCollector:
         marker = Path(desk.ledger) / "batches" / entry.key / "collecting.json"
         is_first = create_if_absent(str(marker), orjson.dumps({"run_id": desk.settings.run_id, "at_s": time.time()}))
         recorded = RecordedCalls() if is_first else recorded_calls(desk.ledger, ref.batch_id)
-        work = _Work(ref, entry, handle, ended, asked, recorded, Counter())
+        started_s = handle.submitted_at_s
+        latency_ms = round(max(0.0, ended.ended_at_s - started_s) * 1000, 3)
+        work = _Work(
+            ref, entry, handle, ended, asked, recorded, Counter(), round(started_s * 1_000_000), latency_ms
+        )  # fmt: skip
         folder = Path(ref.asked_path).with_suffix(".results")
         folder.mkdir(exist_ok=True)
         fetched = [] if ended.status is BatchStatus.GONE else desk.client.fetch(state_of(handle, ended), str(folder))
@@ -125,9 +138,9 @@ class BatchCollector:
         if isinstance(fetched, CallError) or ended.status is BatchStatus.GONE:
             yield from self._gone(work)
         else:
-            members = {member.custom_id: member.request_id for member in read_members(desk.ledger, entry.key)}
+            members = dict(read_member_ids(desk.ledger, entry.key))
             ids, orphans = ResultIds(members), Orphans(desk.ledger, entry.key)
-            yield from self._results(work, fetched, members, ids, orphans)
+            yield from self._on_record(self._results(work, fetched, members, ids, orphans))
             if not work.counts["recorded"] and ended.completed:
                 # Rather wait than pay for all of it again: what is wrong here is not the rows.
                 reason = (
@@ -136,7 +149,7 @@ class BatchCollector:
                 )
                 yield from self._left(ref, entry, asked, Stop(reason, None))
                 return
-            yield from self._missing(work, members, ids, orphans)
+            yield from self._on_record(self._missing(work, members, ids, orphans))
         desk.worker.segment.sync()
         self._close(work)
         for part in fetched if isinstance(fetched, list) else ():
@@ -160,9 +173,19 @@ class BatchCollector:
             request = unpack(packed)
             yield failed(request, FailureKind.RESULTS_GONE, _GONE, None, self._desk.settings.run_id)
 
+    def _on_record(self, results: Iterator[_Result]) -> Iterator[Collectable]:
+        """Yield records and ends of results when they are in the ledger, and not before (P4)."""
+        while chunk := list(islice(results, _CHUNK)):
+            self._desk.worker.segment.extend([record for record, _ in chunk if record is not None])
+            for record, end in chunk:
+                if record is not None:
+                    yield record
+                if end is not None:
+                    yield end
+
     def _results(
         self, work: _Work, fetched: list[Downloaded], members: dict[str, str], ids: ResultIds, orphans: Orphans
-    ) -> Iterator[Collectable]:
+    ) -> Iterator[_Result]:
         for part in fetched:
             for raw in read_lines(part.path):
                 line = self._desk.api.read_line(raw)
@@ -170,14 +193,14 @@ class BatchCollector:
                 if seen != "expected" or line.custom_id is None:
                     self._odd(work, seen, line)
                     continue
-                yield from self._take(work, line.custom_id, members[line.custom_id], line, orphans)
+                yield self._take(work, line.custom_id, members[line.custom_id], line, orphans)
 
-    def _missing(self, work: _Work, members: dict[str, str], ids: ResultIds, orphans: Orphans) -> Iterator[Collectable]:
+    def _missing(self, work: _Work, members: dict[str, str], ids: ResultIds, orphans: Orphans) -> Iterator[_Result]:
         nothing = BatchLine(None, None, _MISSING)
         for custom_id in ids.missing():
             if members[custom_id] in work.asked or custom_id in work.recorded.custom_ids:
                 work.counts["missing"] += 1
-                yield from self._take(work, custom_id, members[custom_id], nothing, orphans)
+                yield self._take(work, custom_id, members[custom_id], nothing, orphans)
 
     def _odd(self, work: _Work, what: str, line: BatchLine) -> None:
         work.counts[what] += 1
@@ -185,42 +208,33 @@ class BatchCollector:
             told = line.custom_id or (line.error.message if line.error else "")
             LOG.warning(f"batch_result_{what}", extra={"batch_id": work.ref.batch_id, "line": self._desk.say(told)})
 
-    def _take(
-        self, work: _Work, custom_id: str, request_id: str, line: BatchLine, orphans: "Orphans"
-    ) -> Iterator[Collectable]:
+    def _take(self, work: _Work, custom_id: str, request_id: str, line: BatchLine, orphans: Orphans) -> _Result:
         packed = work.asked.take(request_id)
+        work.counts["recorded"] += 1
         if custom_id in work.recorded.custom_ids:
-            work.counts["recorded"] += 1
-            yield from self._again(work, request_id, packed)
-            return
+            return None, self._again(work, request_id, packed)
         request = orphans.request(custom_id) if packed is None else unpack(packed)
         read = _MISSING if line.response is None else self._provider.read(line.response)
         outcome = self._recorder.clean(line.error or read)
         record = self._record(work, custom_id, request, line, outcome, orphans if packed is None else None)
-        self._desk.worker.segment.append(record)
-        work.counts["recorded"] += 1
         work.counts["ok"] += outcome.kind is FailureKind.OK
-        yield record
         if packed is None:
             work.counts["orphans"] += 1
-        else:
-            yield self._end(work, request, packed, outcome, record)
+            return record, None
+        return record, self._end(work, request, packed, outcome, record)
 
-    def _again(self, work: _Work, request_id: str, packed: bytes | None) -> Iterator[Collectable]:
-        """Give the end of a request whose call is in the ledger already."""
+    def _again(self, work: _Work, request_id: str, packed: bytes | None) -> Collectable | None:
+        """Return the end of a request whose call is in the ledger already; None where this run did not ask it."""
         settled = work.recorded.settled.get(request_id)
         work.counts["ok"] += settled is not None and settled.kind is FailureKind.OK
         if packed is None:
-            return
+            return None
         request = unpack(packed)
-        if settled is not None:
-            yield settled.answer(request)
-        else:
-            yield self._unanswered(work, request, packed, _MISSING, None)
+        return self._unanswered(work, request, packed, _MISSING, None) if settled is None else settled.answer(request)
 
     def _record(
         self, work: _Work, custom_id: str, request: ModelRequest, line: BatchLine, outcome: Reply | CallError,
-        orphans: "Orphans | None",
+        orphans: Orphans | None,
     ) -> CallRecord:  # fmt: skip
         index = self._desk.next_index(work.ref)
         shown = (
@@ -228,7 +242,6 @@ class BatchCollector:
             if orphans
             else orjson.dumps(self._provider.body(request.shown_prompt or request.prompt))
         )
-        started_s = work.handle.submitted_at_s
         exchange = Exchange(
             request=request,
             batch_id=work.ref.batch_id,
@@ -236,8 +249,8 @@ class BatchCollector:
             call_id=f"{work.ref.batch_id}-{index:06d}",
             custom_id=custom_id,
             attempt=1,
-            started_at_us=round(started_s * 1_000_000),
-            latency_ms=round(max(0.0, work.ended.ended_at_s - started_s) * 1000, 3),
+            started_at_us=work.started_at_us,
+            latency_ms=work.latency_ms,
             waited_ms=0.0,
             shown_body=shown,
             response=line.response,

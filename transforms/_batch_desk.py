@@ -23,7 +23,8 @@ from transforms.records.errors import InternalError
 from transforms.records.failure import FailureKind
 from transforms.records.run import CallSettings
 from transforms.storage.batch_calls import recorded_calls
-from transforms.storage.batch_ledger import BatchEntry, read_entry, read_members
+from transforms.storage.batch_ledger import BatchEntry, read_entry
+from transforms.storage.batch_members import read_member_ids
 
 LOG = logging.getLogger("rowbeam.batches")
 
@@ -104,7 +105,7 @@ class BatchDesk:
             _opened.add((run_id, ref.batch_id))
         members: tuple[tuple[str, str], ...] = ()
         if ref.staged_run_id == run_id:
-            members = tuple((line.custom_id, line.request_id) for line in read_members(self.ledger, ref.batch_key))
+            members = tuple(read_member_ids(self.ledger, ref.batch_key))
         provider = self.worker.provider
         opened = BatchOpened(ref.batch_id, ref.batch_key, run_id, "provider_batch_api", provider.name,
                              self.api.request_model, now_us(), members, ref.request_count)  # fmt: skip
@@ -137,7 +138,9 @@ class BatchDesk:
             name = (self.settings.run_id, ref.batch_id)
             index = _numbers.get(name)
             if index is None:
-                index = recorded_calls(self.ledger, ref.batch_id).next_index
+                # A batch that nobody has touched has no calls to look for.
+                is_new = not ref.is_adopted and self.entry(ref).is_untouched
+                index = 0 if is_new else recorded_calls(self.ledger, ref.batch_id).next_index
             _numbers[name] = index + 1
             return index
 
@@ -154,6 +157,7 @@ class BatchDesk:
         recorder, error = self.worker.pool.recorder, exchange.error
         shown = None if recorder.payloads == "none" else recorder.redactor.text(_json(exchange.request_summary))
         body = None if exchange.response_summary is None else exchange.response_summary.decode("utf-8", "replace")
+        said_id = exchange.provider_request_id
         told = None if error is None else {"kind": str(error.kind), "message": error.message, "code": error.code}
         return CallRecord(
             call_id=f"{ref.batch_id}-{index:06d}",
@@ -169,7 +173,7 @@ class BatchDesk:
             status=CallStatus.SUCCESS if error is None else CallStatus.ERROR,
             kind=FailureKind.OK if error is None else error.kind,
             http_status=exchange.status,
-            provider_request_id=exchange.provider_request_id,
+            provider_request_id=None if said_id is None else recorder.redactor.own(said_id),
             started_at_us=exchange.started_at_us,
             latency_ms=exchange.latency_ms,
             waited_ms=0.0,

@@ -2,7 +2,7 @@
 
 Each thing is measured in a process of its own, rivals beside us in the same run, so that the ratios hold on any
 machine; absolute figures are of this one, at its load. Prints a table and writes
-`bench-results/<time>.json` and `bench-results/latest.json`.
+`bench-results/<time>.json` and `bench-results/latest.json`, and for the batch path `<time>-memory.png` beside them.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.benchmarks import command_line, cpu_per_row, pooled, rival
+from tests.benchmarks import batch_path, command_line, cpu_per_row, pooled, rival
 from tests.benchmarks.figures import Outcome
 from tests.benchmarks.processes import ROOT
 from tests.benchmarks.profiling import can_profile
@@ -37,6 +37,7 @@ class Asked:
     rival_rows: int | None
     quick: bool
     profile: str | None
+    plot: str
 
     def row_count(self, full: int, quick: int) -> int:
         """Return the number of rows to run."""
@@ -57,11 +58,12 @@ BENCHMARKS: dict[str, Callable[[Asked], Outcome]] = {
         asked.row_count(1_000, 200), asked.rival_rows or (10 if asked.quick else 100), asked.repeat_count(3)
     ),
     "rerun": lambda asked: cpu_per_row.measure_rerun(asked.row_count(20_000, 1_000)),
+    "batch-path": lambda asked: batch_path.measure(asked.row_count(1_000_000, 10_000), asked.plot, asked.profile),
     "help": lambda asked: command_line.measure(asked.repeat_count(5)),
 }
 
 #: What --quick runs: each module once, in under a minute on two idle cores.
-QUICK = ("pooled-500", "cpu", "rival", "rerun", "help")
+QUICK = ("pooled-500", "cpu", "rival", "rerun", "batch-path", "help")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +76,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, help="how often to run each; figures are medians")
     parser.add_argument("--rival-rows", type=int, help="rows RunInference gets; its time is scaled up (default: 100)")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that the benchmarks work")
-    parser.add_argument("--profile", action="store_true", help="with cpu: also write a profile (needs yappi)")
+    parser.add_argument(
+        "--profile", action="store_true", help="with cpu and batch-path: also write a profile (needs yappi)"
+    )
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
@@ -88,6 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         options.rival_rows,
         options.quick,
         _profile(folder, stamp, wanted=options.profile),
+        str(folder / f"{stamp}-memory.png"),
     )
     started = time.perf_counter()
     outcomes = [_run(name, asked) for name in options.names or (QUICK if asked.quick else BENCHMARKS)]
@@ -135,6 +140,9 @@ def _write(folder: Path, stamp: str, outcomes: list[Outcome], took_s: float, *, 
     path = folder / f"{stamp}.json"
     path.write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
     shutil.copyfile(path, folder / "latest.json")
+    plot = folder / f"{stamp}-memory.png"
+    if plot.exists():
+        shutil.copyfile(plot, folder / "latest-memory.png")
     print(f"written: {path.relative_to(ROOT)}", file=sys.stderr)
 
 

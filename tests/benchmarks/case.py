@@ -61,8 +61,16 @@ def write_case(
     with (folder / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "stars", "text"])
-        writer.writerows((f"r{number:07d}", number % 5 + 1, review(number)) for number in range(rows))
-    job = {
+        writer.writerows(row_values(number).values() for number in range(rows))
+    job = {**job_settings(base_url, provider), **({"pool": pool} if pool else {})}
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(job, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def job_settings(base_url: str, provider: Provider = "openai") -> dict[str, Any]:
+    """Return the job file's content."""
+    return {
         "name": "benchmark",
         "input": {"path": "reviews.csv", "key": ["id"]},
         "output": "out",
@@ -75,11 +83,12 @@ def write_case(
             "api_key_env": KEY_ENV,
             "params": {"max_output_tokens": 64},
         },
-        **({"pool": pool} if pool else {}),
     }
-    path = folder / "job.yaml"
-    path.write_text(yaml.safe_dump(job, sort_keys=False), encoding="utf-8")
-    return path
+
+
+def row_values(number: int) -> dict[str, object]:
+    """Return a row as it is read from the file."""
+    return {"id": f"r{number:07d}", "stars": number % 5 + 1, "text": review(number)}
 
 
 def model_name(provider: Provider) -> str:

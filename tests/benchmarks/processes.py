@@ -22,8 +22,21 @@ class ChildError(RuntimeError):
 
 @contextmanager
 def echo_server(latency_s: float) -> Iterator[str]:
-    """Run the loopback server in its own process; gives its address."""
-    command = [sys.executable, "-m", "tests.benchmarks.echo_server", str(latency_s)]
+    """Run the loopback server of real-time calls in its own process; gives its address."""
+    with _server("echo_server", str(latency_s)) as base_url:
+        yield base_url
+
+
+@contextmanager
+def file_server(folder: Path) -> Iterator[str]:
+    """Run the loopback server of a provider's files in its own process; gives its address."""
+    with _server("file_server", str(folder)) as base_url:
+        yield base_url
+
+
+@contextmanager
+def _server(module: str, argument: str) -> Iterator[str]:
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}", argument]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None

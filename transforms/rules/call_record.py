@@ -8,7 +8,7 @@ in the ledger (`CallRecord.text`) whatever the settings say: without it nothing 
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -22,6 +22,8 @@ from transforms.records.request import ModelRequest
 from transforms.rules.price import PriceTable, Processing
 from transforms.rules.redaction import REDACTED, Redactor
 
+#: So many different costs of a batch's requests are remembered; most have the token counts of another.
+_COSTS_KEPT = 10_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_BILLED = Cost(Decimal(0), CostSource.NOT_BILLED, "the provider refused the request before running it")
 _MAYBE_BILLED = Cost(None, CostSource.UNKNOWN, "the reply was lost: the provider may have run the request")
@@ -66,6 +68,7 @@ class CallRecorder:
     payloads: Literal["full", "hash", "none"]
     redactor: Redactor
     prices: PriceTable
+    _batch_costs: dict[tuple[object, ...], Cost] = field(default_factory=dict, repr=False, compare=False)
 
     def record(self, exchange: Exchange) -> CallRecord:
         """Return the ledger line of one exchange; never raises on what a provider sent."""
@@ -73,6 +76,7 @@ class CallRecorder:
         reply = outcome if isinstance(outcome, Reply) else None
         usage = outcome.usage
         cost = self._cost(exchange)
+        request_json, response_json = self._payloads(exchange)
         return CallRecord(
             call_id=exchange.call_id,
             run_id=self.run_id,
@@ -91,8 +95,8 @@ class CallRecorder:
             started_at_us=exchange.started_at_us,
             latency_ms=exchange.latency_ms,
             waited_ms=exchange.waited_ms,
-            request_json=self._payload(exchange.shown_body, ()),
-            response_json=self._payload(exchange.response.body, request.redacted_values) if exchange.response else None,
+            request_json=request_json,
+            response_json=response_json,
             error_json=self._error(outcome, request.redacted_values),
             provider_name=self.provider_name,
             request_model=self.request_model,
@@ -137,6 +141,20 @@ class CallRecorder:
                 return _NOT_BILLED
             answered = exchange.response is not None and 200 <= exchange.response.status < 300
             return _UNUSABLE if answered else _MAYBE_BILLED
+        if exchange.processing == "real_time":
+            return self._price(exchange)
+        # All requests of a batch have one time, so that equal token counts have equal costs.
+        facts = (outcome.usage, outcome.response_model, outcome.service_tier, outcome.provider_cost_usd)
+        key = (*facts, exchange.started_at_us, exchange.processing)
+        cost = self._batch_costs.get(key)
+        if cost is None:
+            if len(self._batch_costs) >= _COSTS_KEPT:
+                self._batch_costs.clear()
+            cost = self._batch_costs[key] = self._price(exchange)
+        return cost
+
+    def _price(self, exchange: Exchange) -> Cost:
+        outcome = exchange.outcome
         return self.prices.cost(
             self.provider_name,
             self.price_model,
@@ -148,12 +166,25 @@ class CallRecorder:
             processing=exchange.processing,
         )
 
-    def _payload(self, body: bytes, hidden: tuple[str, ...]) -> str | None:
+    def _payloads(self, exchange: Exchange) -> tuple[str | None, str | None]:
+        """Return request and response as the ledger and the audit may show them."""
+        response = exchange.response
+        if self.payloads != "full" or response is None:
+            return self._payload(exchange.shown_body), None if response is None else self._payload(response.body)
+        request_text = _blank_body(exchange.shown_body, ())
+        response_text = _blank_body(response.body, exchange.request.redacted_values)
+        # Looking for secrets costs per text more than per character, and next to never finds one.
+        both = f"{request_text}\n{response_text}"
+        if self.redactor.text(both) == both:
+            return request_text, response_text
+        return self.redactor.text(request_text), self.redactor.text(response_text)
+
+    def _payload(self, body: bytes) -> str | None:
         if self.payloads == "none":
             return None
         if self.payloads == "hash":
             return orjson.dumps({"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}).decode()
-        return self.redactor.text(_blank_body(body, hidden))
+        return self.redactor.text(_blank_body(body, ()))
 
     def _error(self, outcome: Reply | CallError, hidden: tuple[str, ...]) -> str | None:
         if outcome.kind is FailureKind.OK:
@@ -182,6 +213,8 @@ def blank(text: str, hidden: tuple[str, ...]) -> str:
 
 
 def _pattern(hidden: tuple[str, ...]) -> re.Pattern[str] | None:
+    if not hidden:
+        return None
     forms = {form for value in hidden if value.strip() for form in _forms(value)}
     if not forms:
         return None

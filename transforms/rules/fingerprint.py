@@ -5,6 +5,7 @@ not on the process, the run (except where a run id enters on purpose) or the ord
 """
 
 from collections.abc import Iterable
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -72,12 +73,17 @@ def custom_id(run_id: str, request_id: str) -> str:
 
     49 characters, within the `^[A-Za-z0-9_-]{1,64}$` that every provider takes.
     """
-    return f"{tagged_sha256(_RUN_TAG, run_id)[:8]}-{request_id[:40]}"
+    return f"{_nonce(run_id)}-{request_id[:40]}"
 
 
 def stable_shard(request_id: str, shards: int) -> int:
     """Return a shard in 0..shards-1 that is a function of the request alone, so a retry groups alike."""
     return int(request_id[:15], 16) % shards
+
+
+@cache
+def _nonce(run_id: str) -> str:
+    return tagged_sha256(_RUN_TAG, run_id)[:8]
 
 
 def _prefix(tag: str) -> bytes:

@@ -81,6 +81,21 @@ def read_members(ledger: str, key: str) -> Iterator[MemberLine]:
                 ) from error
 
 
+def read_member_ids(ledger: str, key: str) -> Iterator[tuple[str, str]]:
+    """Yield (custom_id, request_id) of each request, as `read_members`, for a third of its time."""
+    path = members_path(ledger, key)
+    with Path(path).open("rb", buffering=_READ_BUFFER_BYTES) as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                member = orjson.loads(line)
+                yield member["custom_id"], member["request_id"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InternalError(
+                    f"{path}, line {number}, is damaged ({type(error).__name__}: {error}); restore the file from a "
+                    f"backup: without it the results of batch {key} can't be told apart"
+                ) from error
+
+
 class RequestLines:
     """A batch's request file, open, for fetching single lines. A context manager."""
 

@@ -1,7 +1,7 @@
 """Writing a ledger segment: what `append` has taken, killing the process no longer loses (P4).
 
 Each process appends to a segment of its own, `<run_id>.<host>-<pid>-<random>.jsonl`: a header line, then one line per
-record, each written by one system call, so that a kill tears at most the last line.
+record, each `append` or `extend` by one system call, so that a kill tears at most the last line there is.
 """
 
 import errno
@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -56,17 +57,16 @@ class SegmentWriter:
         Raises:
             InternalError: the disk is full, broken or read-only; the record may not be on disk.
         """
-        line = encode(record)
-        if self._pid != os.getpid():
-            self._forget_parent()
-        with self._lock:
-            try:
-                if self._descriptor is None:
-                    self._descriptor = self._open()
-                write_all(self._descriptor, line)
-            except OSError as error:
-                self._give_up()
-                raise self._failed(error) from error
+        self._write(encode(record))
+
+    def extend(self, records: Sequence[LedgerRecord]) -> None:
+        """Write records, one after another; as `append`, once for all: a kill on the way keeps the first of them.
+
+        Raises:
+            InternalError: as `append`; which of the records are on disk is not known.
+        """
+        if records:
+            self._write(b"".join([encode(record) for record in records]))
 
     def sync(self) -> None:
         """Make what was appended survive a power cut; other threads may append meanwhile.
@@ -98,6 +98,18 @@ class SegmentWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _write(self, lines: bytes) -> None:
+        if self._pid != os.getpid():
+            self._forget_parent()
+        with self._lock:
+            try:
+                if self._descriptor is None:
+                    self._descriptor = self._open()
+                write_all(self._descriptor, lines)
+            except OSError as error:
+                self._give_up()
+                raise self._failed(error) from error
 
     def _open(self) -> int:
         ensure_folder(self._folder)
