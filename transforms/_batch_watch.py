@@ -65,7 +65,12 @@ class BatchWatcher:
             return turn
         if turn.reason:
             return self._failed_look(ref, turn.reason)
-        return self._held_back(ref, after) if after.phase is Phase.STAGED else turn
+        if after.phase is not Phase.STAGED:
+            return turn
+        if after.attempt == entry.attempt:
+            # Our own limits hold it back, and to look again is no exchange: it goes as soon as there is room.
+            self._rounds[ref.batch_key] = -1
+        return self._held_back(ref, after)
 
     def _held_back(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:
         """Decide about a batch that waits for room at the provider: its deadline counts from its staging."""

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.sandbox.batch_clock import BatchTiming
 from pipelines.sandbox.server import RunningSandbox
+from tests.conformance.batch_jobs import KEY, KEYS, Workshop
 from tests.conformance.jobs import Output, plain_rows, write_csv, write_job
 
 
@@ -48,3 +50,22 @@ def make_job(workdir: Path, sandbox: RunningSandbox) -> Callable[..., Path]:
 def output(workdir: Path) -> Output:
     """The output folder of the job."""
     return Output(workdir / "out")
+
+
+@pytest.fixture(scope="session")
+def shared_batch_sandbox(_closed_world: None) -> Iterator[RunningSandbox]:
+    """One sandbox for all tests of batches of a process; a batch takes a fifth of a second."""
+    with RunningSandbox(batch=BatchTiming(validating_s=0.02, queue_s=0.02, duration_s=0.2)) as running:
+        yield running
+
+
+@pytest.fixture
+def workshop(
+    workdir: Path, shared_batch_sandbox: RunningSandbox, runner: str, monkeypatch: pytest.MonkeyPatch
+) -> Workshop:
+    """A folder for a batch job, the sandbox in order and with an empty bill, and keys for it."""
+    for name in KEYS:
+        monkeypatch.setenv(name, KEY)
+    shared_batch_sandbox.set_faults()
+    shared_batch_sandbox.reset()
+    return Workshop(workdir, shared_batch_sandbox, runner)

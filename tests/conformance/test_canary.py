@@ -1,17 +1,13 @@
 """Secrets are never written: a canary key in the environment appears in no file and in no output (P9)."""
 
-import base64
 import json
 import os
-import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import quote
 
 import apache_beam as beam
-import pyarrow.parquet as pq
 import pytest
 from apache_beam.internal import pickler
 from apache_beam.internal.cloudpickle import cloudpickle
@@ -22,40 +18,13 @@ from pipelines.enrich import EnrichRows
 from pipelines.job import load_job
 from pipelines.prepare import prepare
 from pipelines.sandbox.server import RunningSandbox
+from tests.conformance.canary import ODD, PLAIN, leaks, written_in
 from tests.conformance.jobs import Output, plain_rows
 from tests.conformance.turnstile import Answer, Turnstile, refusal
 
 MakeJob = Callable[..., Path]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_CORE = secrets.token_hex(12)
-_PLAIN = f"sk-canary-{_CORE}"
-_ODD = f'canary{_CORE}/+"q\\z='
-
-
-def _forms(key: str) -> set[bytes]:
-    """Return every form a key can take on its way into a file: as it is, escaped, and inside base64."""
-    forms = {key, json.dumps(key)[1:-1], json.dumps(json.dumps(key))[1:-1], quote(key, safe=""), _CORE}
-    encoded = set()
-    for text in (key, f"Bearer {key}", _CORE):
-        for shift in range(3):
-            whole = base64.b64encode(b"\0" * shift + text.encode())
-            # The characters at both ends depend on what stands beside the key.
-            encoded |= {whole[4:-4], base64.urlsafe_b64encode(b"\0" * shift + text.encode())[4:-4]}
-    return {form.encode() for form in forms} | encoded
-
-
-def _written(folder: Path) -> Iterator[tuple[Path, bytes]]:
-    """Yield every file's bytes, and what compressed tables hold."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            yield path, path.read_bytes()
-            if path.suffix == ".parquet":
-                yield path, repr(pq.read_table(path).to_pylist()).encode()
-
-
-def _leaks(key: str, data: bytes) -> list[bytes]:
-    return [form for form in _forms(key) if form in data]
 
 
 def _echo(number: int, key: str) -> Answer | None:
@@ -83,9 +52,9 @@ def _refuse(_number: int, key: str) -> Answer | None:
 @pytest.mark.parametrize(
     ("key", "form", "decide", "exit_code"),
     [
-        pytest.param(_PLAIN, "console", _echo, 0, id="faults, console logs"),
-        pytest.param(_ODD, "json", _echo, 0, id="faults, json logs, a key with quotes"),
-        pytest.param(_ODD, "console", _refuse, 6, id="key refused"),
+        pytest.param(PLAIN, "console", _echo, 0, id="faults, console logs"),
+        pytest.param(ODD, "json", _echo, 0, id="faults, json logs, a key with quotes"),
+        pytest.param(ODD, "console", _refuse, 6, id="key refused"),
     ],
 )
 def test_the_key_is_in_no_file_and_no_output(
@@ -110,29 +79,30 @@ def test_the_key_is_in_no_file_and_no_output(
     assert done.returncode == exit_code, done.stderr.decode()[-3000:]
     assert turnstile.requests > 0
     assert done.stderr
-    assert _leaks(key, done.stdout) == []
-    assert [line for line in done.stderr.splitlines() if _leaks(key, line)] == []
-    files = list(_written(job.parent / "out"))
+    assert leaks(key, done.stdout) == []
+    assert [line for line in done.stderr.splitlines() if leaks(key, line)] == []
+    files = list(written_in(job.parent / "out"))
     assert len(files) > 8
-    assert [str(path) for path, data in files if _leaks(key, data)] == []
+    assert [str(path) for path, data in files if leaks(key, data)] == []
     if exit_code == 0:
         output = Output(job.parent / "out")
         assert output.values("select count(*) from {calls} where response_json like '%[redacted]%'") > [0]
         assert output.values("select count(*) from {calls} where request_json is null") == [0]
 
 
+@pytest.mark.parametrize("mode", ["per_request", "provider_batch_api"])
 def test_the_pickled_pipeline_does_not_hold_the_key(
-    make_job: MakeJob, sandbox: RunningSandbox, runner: str, monkeypatch: pytest.MonkeyPatch
+    make_job: MakeJob, sandbox: RunningSandbox, runner: str, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     """Neither the transform nor any stage of the serialised pipeline carries the key to the workers' disks."""
-    monkeypatch.setenv("OPENAI_API_KEY", _PLAIN)
-    prepared = prepare(load_job(str(make_job())), "20261121T000000-0000bb")
-    assert _leaks(_PLAIN, cloudpickle.dumps(EnrichRows(prepared))) == []
+    monkeypatch.setenv("OPENAI_API_KEY", PLAIN)
+    prepared = prepare(load_job(str(make_job(batching={"mode": mode}))), "20261121T000000-0000bb")
+    assert leaks(PLAIN, cloudpickle.dumps(EnrichRows(prepared))) == []
 
     pipeline = beam.Pipeline()
     _ = pipeline | "EnrichRows" >> EnrichRows(prepared)
     proto = pipeline.to_runner_api()
-    assert _leaks(_PLAIN, proto.SerializeToString()) == []
+    assert leaks(PLAIN, proto.SerializeToString()) == []
     specs = [
         beam_runner_api_pb2.ParDoPayload.FromString(one.spec.payload).do_fn
         for one in proto.components.transforms.values()
@@ -141,4 +111,4 @@ def test_the_pickled_pipeline_does_not_hold_the_key(
     stages = [spec.payload for spec in specs if spec.urn == python_urns.PICKLED_DOFN_INFO]
     assert len(stages) > 20
     # Beam compresses what it pickles: opened and pickled again without compression, the text shows.
-    assert not any(_leaks(_PLAIN, cloudpickle.dumps(pickler.loads(stage))) for stage in stages)
+    assert not any(leaks(PLAIN, cloudpickle.dumps(pickler.loads(stage))) for stage in stages)

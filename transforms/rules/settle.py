@@ -48,12 +48,14 @@ def dead_letter(asked: AskedRow, result: RequestResult) -> DeadLetter:
 
 def lost_outcome(failure: DeadLetter) -> RowOutcome:
     """Return the outcome of a dead-lettered row."""
+    # What fits no batch was put into none, so no table of the audit knows the request.
+    is_unknown = failure.kind is FailureKind.REQUEST_TOO_LARGE and failure.call_id is None
     return RowOutcome(
         failure.row_id,
         failure.path,
         failure.line,
         Outcome.DEAD_LETTERED,
-        failure.request_id,
+        None if is_unknown else failure.request_id,
         failure.call_id,
         failure.run_id,
     )

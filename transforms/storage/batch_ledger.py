@@ -184,7 +184,7 @@ def give_up(ledger: str, entry: BatchEntry, run_id: str, now_s: float) -> bool:
     """Make the requests of a batch in phase STAGED fresh again.
 
     One that never reached for the provider is removed, and True returned; any other is closed as abandoned and stays
-    on record, so its key is never used again.
+    on record without its request file, so its key is never used again.
 
     Args:
         ledger: the ledger's folder; the lease must be held.
@@ -201,6 +201,8 @@ def give_up(ledger: str, entry: BatchEntry, run_id: str, now_s: float) -> bool:
         _remove(ledger, entry.key)
         return True
     record_collected(ledger, entry.key, Collected(run_id, now_s, 0, 0, 0, ABANDONED))
+    # Nothing of it ran, so no answer will ever be held against it; and it may hold prompts that audit must not show.
+    Path(requests_path(ledger, entry.key)).unlink(missing_ok=True)
     return False
 
 
