@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.batches import SHORT, find_entry, ledger_of, phase_words, provider_id
 from pipelines.batches_log import append_operator_line
 from transforms.records.errors import ConfigError
-from transforms.storage.batch_claims import claimed_ids
+from transforms.storage.batch_claims import claims
 from transforms.storage.batch_entry import BatchEntry, Handle, Intent, Void
 from transforms.storage.batch_ledger import list_entries, record_handle, record_void
 from transforms.storage.lease import Lease
@@ -46,7 +46,7 @@ def resolve_batch(output: str, name: str, verdict: str) -> dict[str, Any]:
         if verdict.lower() == ABSENT:
             says, then = _absent(ledger, entry, intent)
         else:
-            _check_unclaimed(ledger, entries, verdict)
+            _check_unclaimed(ledger, entries, entry, verdict)
             says, then = _present(ledger, entry, intent, verdict)
         after = find_entry(output, list_entries(ledger), entry.key)
     return {
@@ -77,11 +77,11 @@ def _doubtful(entry: BatchEntry) -> Intent:
     return entry.intent
 
 
-def _check_unclaimed(ledger: str, entries: list[BatchEntry], verdict: str) -> None:
-    owner = next((entry for entry in entries if provider_id(entry) == verdict), None)
+def _check_unclaimed(ledger: str, entries: list[BatchEntry], entry: BatchEntry, verdict: str) -> None:
+    owner = next((one for one in entries if provider_id(one) == verdict), None)
     if owner is not None:
         raise ConfigError(f"--as: {verdict} is batch {owner.key[:SHORT]} already; look for another, or say absent")
-    if verdict in claimed_ids(ledger):
+    if verdict in claims(ledger, entry.key).taken:
         raise ConfigError(f"--as: {verdict} is on record as a batch that is not this one; look for another")
 
 

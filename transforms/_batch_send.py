@@ -14,7 +14,7 @@ from transforms.providers.batch_client import Candidates, Found, LostReply
 from transforms.records.batch import BatchRef, BatchState, BatchTurn, Turn
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError
-from transforms.storage.batch_claims import claimed_ids
+from transforms.storage.batch_claims import claims
 from transforms.storage.batch_entry import BatchEntry, Handle, Intent, Phase, Void
 from transforms.storage.batch_ledger import (
     create_intent,
@@ -132,22 +132,36 @@ class BatchSender:
                 f"fails ({desk.say(found.message)}); run the job again, or decide: rowbeam batches OUTPUT --resolve {key}"
             )
             return BatchTurn(ref, Turn.WAITING, reason)
-        free = self._free(found.states) if isinstance(found, Candidates) else None
         if isinstance(found, Found):
             self._keep(ref, intent.attempt, found.state, entry.file_id, is_proven=True)
-        elif free is not None:
-            self._keep(ref, intent.attempt, free, entry.file_id, is_proven=False)
+        elif isinstance(found, Candidates) and (turn := self._choose(ref, entry, intent, found.states)):
+            return turn
         elif self._is_absent(entry):
             void = Void("the listing shows that it was never created", "absent", time.time())
             record_void(desk.ledger, entry.key, intent.attempt, void)
             return self.advance(ref, desk.entry(ref))
         return BatchTurn(ref, Turn.WAITING)
 
-    def _free(self, states: Sequence[BatchState]) -> BatchState | None:
-        """Return the earliest candidate that is on record neither as ours nor as somebody else's."""
-        claimed = claimed_ids(self._desk.ledger)
-        free = [state for state in states if state.provider_batch_id not in claimed]
-        return free[-1] if free else None
+    def _choose(
+        self, ref: BatchRef, entry: BatchEntry, intent: Intent, states: Sequence[BatchState]
+    ) -> BatchTurn | None:
+        """Adopt the earliest batch that may be ours and is nobody's, or wait where one may be; None: none may be."""
+        desk = self._desk
+        known = claims(desk.ledger, entry.key)
+        states = [state for state in states if state.provider_batch_id not in known.taken]
+        free = [state for state in states if state.provider_batch_id not in known.open]
+        if free:
+            self._keep(ref, intent.attempt, free[-1], entry.file_id, is_proven=False)
+        elif not states:
+            return None
+        elif desk.batching.detach or time.time() - intent.intended_at_s > desk.batching.deadline:
+            reason = (
+                f"the create of batch {entry.key[:12]} got no reply; it may have made {states[-1].provider_batch_id}, "
+                f"and so may another of this job, which shows when that one has ended; run the job again"
+            )
+            return BatchTurn(ref, Turn.LEFT, reason)
+        self._absent_since.pop(entry.key, None)
+        return BatchTurn(ref, Turn.WAITING)
 
     def _is_absent(self, entry: BatchEntry) -> bool:
         """Whether two looks, some time apart, have shown nothing: a listing may lag behind a create."""
