@@ -1,4 +1,4 @@
-"""The command `batches`: lists an output's provider batches, cancels some, or says what became of one in doubt."""
+"""The command `batches`: lists an output's provider batches, cancels some, or says what became of one."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ def batches_to_screen(
         screen: where to.
         output: the job's output folder.
         cancel: batches to cancel.
-        resolve: the batch in doubt.
-        verdict: "absent", or the provider's id of it.
+        resolve: the batch that there is something to say of.
+        verdict: "absent", "gone", or the provider's id of it.
 
     Raises:
         ConfigError: the flags don't go together, or what they ask for can't be done.
@@ -25,8 +25,8 @@ def batches_to_screen(
     """
     if (resolve is None) != (verdict is None):
         raise ConfigError(
-            "--resolve and --as go together: --resolve KEY --as absent when the provider has no such batch, "
-            "--resolve KEY --as ID when it is the provider's batch ID"
+            "--resolve and --as go together: --resolve KEY --as absent when the provider never had the batch, "
+            "--resolve KEY --as ID when it is the provider's batch ID, --resolve KEY --as gone when it is lost there"
         )
     if cancel and resolve is not None:
         raise ConfigError("--cancel and --resolve don't go together; run the command once for each")

@@ -160,11 +160,13 @@ def batches(
         typer.Option("--cancel", metavar="ID", help="Cancel this batch at its provider; may be repeated."),
     ] = None,
     resolve: Annotated[
-        str | None, typer.Option("--resolve", metavar="KEY", help="Say what became of this batch, which is in doubt.")
+        str | None, typer.Option("--resolve", metavar="KEY", help="Say what became of this batch, in doubt or lost.")
     ] = None,
     verdict: Annotated[
         str | None,
-        typer.Option("--as", metavar="absent|ID", help="With --resolve: there is no such batch, or its provider's id."),
+        typer.Option(
+            "--as", metavar="absent|ID|gone", help="With --resolve: it never was, or its provider's id, or it is lost."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

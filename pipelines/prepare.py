@@ -4,6 +4,7 @@ Sends nothing and spends nothing. What comes out is frozen, picklable and holds 
 and the tests are all built from it.
 """
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from transforms.rules.answer import AnswerReader
 from transforms.rules.answer_columns import AnswerColumns
 from transforms.rules.fingerprint import RequestIdentity
 from transforms.rules.lookup import parse_lookup
+from transforms.rules.place import Place, is_same_place
 from transforms.rules.prompt import PromptTemplate
 from transforms.rules.route import is_batch_allowed
 from transforms.storage.batch_ledger import open_entries
@@ -62,7 +64,7 @@ class PreparedJob:
     enriched_schema: pa.Schema
     batch_limits: BatchLimits | None
     no_batch_reason: str | None
-    provider_address: tuple[str, str]
+    provider_address: Place
     open_batches: list[str] = field(default_factory=list)
     dry_run: bool = False
 
@@ -169,11 +171,28 @@ def list_in_flight(job: PreparedJob) -> list[str]:
 
     What is in flight elsewhere (a rehearsal's, or the real provider's while this is a rehearsal) is not this run's
     to ask about: there nobody would know it, and its results would be given up for lost.
+
+    Raises:
+        ConfigError: there are such batches, and with these settings nobody can ask for them.
     """
-    if job.batch_limits is None:
-        return []
     staged = [entry.staged for entry in open_entries(job.ledger)]
-    return sorted(one.batch_key for one in staged if (one.provider_name, one.address) == job.provider_address)
+    keys = sorted(
+        one.batch_key for one in staged if is_same_place((one.provider_name, one.address), job.provider_address)
+    )
+    if keys and job.batch_limits is None:
+        raise _unreachable(job, len(keys))
+    return keys
+
+
+def _unreachable(job: PreparedJob, count: int) -> ConfigError:
+    """Return the refusal of a job that would pay twice for what its own batches are asked already."""
+    key, colon, _ = (job.no_batch_reason or "").partition(": ")
+    batches = "1 batch of an earlier run is" if count == 1 else f"{count:,} batches of earlier runs are"
+    return ConfigError(
+        f"{key if colon else 'model.provider'}: {batches} in flight at {job.provider_name} and out of reach "
+        "with this setting, so the same requests would be paid for twice; put it back as it was until all is "
+        f"collected (rowbeam batches {shlex.quote(job.job.output)} shows it)"
+    )
 
 
 def load_template(job: Job) -> PromptTemplate:

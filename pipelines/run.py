@@ -27,6 +27,7 @@ from pipelines.summary import EXIT_BROKEN, EXIT_DONE, RunResult, check_files, su
 from transforms.records.errors import OutputBusyError
 from transforms.storage.audit_rows import seal_run
 from transforms.storage.batch_ledger import sweep_unsent
+from transforms.storage.batch_sweep import sweep_prompts
 from transforms.storage.lease import Lease
 from transforms.storage.ledger import segments
 from transforms.storage.objects import read_bytes
@@ -66,8 +67,7 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
     prepared = prepare(request.loaded, run_id)
     with Lease(str(Path(job.output) / "ledger"), run_id) as lease:
         seal_crashed_runs(job.output)
-        # Only with the lease in hand is the ledger nobody else's.
-        sweep_unsent(prepared.ledger, run_id, time.time())
+        tidy_batches(prepared)
         in_flight = list_in_flight(prepared)
         prepared = replace(prepared, segments=segments(prepared.ledger, exclude_run=run_id), open_batches=in_flight)
         with _stop_when_lost(lease, run_id):
@@ -102,6 +102,17 @@ def seal_crashed_runs(output: str) -> None:
         counts = seal_run(output, crashed)
         shutil.rmtree(RunFolder(output, crashed).asked, ignore_errors=True)
         structlog.get_logger("rowbeam").info("crashed_run_sealed", run_id=crashed, **counts)
+
+
+def tidy_batches(job: PreparedJob) -> None:
+    """Remove what killed runs left of batches: those never sent, and prompts that audit must not show.
+
+    Only with the lease in hand, and before this run stages anything.
+    """
+    sweep_unsent(job.ledger, job.run_id, time.time())
+    audit = job.job.audit
+    if audit.payloads != "full" or audit.redact:
+        sweep_prompts(job.ledger)
 
 
 def _run(

@@ -7,32 +7,30 @@ off is done again: what is in the ledger already is taken from there.
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 
 from transforms._batch_board import board
 from transforms._batch_desk import LOG, BatchDesk
-from transforms._batch_ends import answered, failed, state_of
+from transforms._batch_ends import failed, state_of
 from transforms._batch_orphans import Orphans
-from transforms._batch_watch import DEADLINE
+from transforms._batch_read import REFUSALS, BatchReader, Collectable, Unanswered, Work
 from transforms.providers.batch_client import Downloaded
 from transforms.providers.session import Stop, pending_request
-from transforms.records.answer import ModelAnswer, PendingRequest
-from transforms.records.batch import BatchLine, BatchRef, BatchStatus, BatchTurn, Turn
-from transforms.records.call import CallRecord
-from transforms.records.failure import RUN_STOPPING, SETTLED, FailureKind
-from transforms.records.reply import CallError, Reply
-from transforms.records.request import ModelRequest, unpack
-from transforms.rules.call_record import CallRecorder, Exchange, reason_of
+from transforms.records.batch import BatchRef, BatchState, BatchStatus, BatchTurn, Turn
+from transforms.records.errors import ConfigError
+from transforms.records.failure import FailureKind
+from transforms.records.reply import CallError
+from transforms.records.request import unpack
 from transforms.storage.asked_file import AskedFile
 from transforms.storage.batch_calls import RecordedCalls, recorded_calls
-from transforms.storage.batch_entry import BatchEntry, Collected, Ended, Handle, Phase
+from transforms.storage.batch_entry import BatchEntry, Collected, Phase
 from transforms.storage.batch_ledger import (
     give_up,
+    read_entry,
     record_collected,
     requests_path,
 )
@@ -40,42 +38,12 @@ from transforms.storage.batch_members import read_member_ids
 from transforms.storage.batch_results import ResultIds, read_lines
 from transforms.storage.objects import create_if_absent
 
-_MISSING = CallError(FailureKind.MISSING_RESULT, "the batch's results hold no line for this request")
 _GONE = "the provider no longer has the results of its batch; running the job again pays for them again"
 
 
-@dataclass(frozen=True, slots=True)
-class Unanswered:
-    """A request that its batch left without an answer; by_batch: it may go into another batch, else it goes real time."""
-
-    request_id: str
-    packed: bytes
-    by_batch: bool
-
-
-#: What collecting a batch gives.
-Collectable = ModelAnswer | PendingRequest | Unanswered | CallRecord
-
-#: The record to make of a result, and the end of its request; None where it is on record, or not this run's.
-_Result = tuple[CallRecord | None, Collectable | None]
-
-#: Results recorded by one write. Fetched anew when a kill comes first, so nothing is lost by waiting for some more.
-_CHUNK = 100
-
-
-@dataclass(slots=True)
-class _Work:
-    """One batch being collected."""
-
-    ref: BatchRef
-    entry: BatchEntry
-    handle: Handle
-    ended: Ended
-    asked: AskedFile
-    recorded: RecordedCalls
-    counts: Counter[str]
-    started_at_us: int
-    latency_ms: float
+#: How often results that are short of the provider's counts are fetched, and the longest wait between, seconds.
+_FETCHES = 3
+_LATE_S = 60.0
 
 
 class BatchCollector:
@@ -83,30 +51,32 @@ class BatchCollector:
 
     def __init__(self, desk: BatchDesk) -> None:
         self._desk = desk
-        worker = desk.worker
-        self._provider = worker.provider
-        self._recorder: CallRecorder = worker.pool.recorder
-        hides = bool(desk.settings.audit.redact) and self._recorder.payloads == "full"
-        # What an orphan's row held back is unknown here, so nothing of its payload is shown.
-        self._orphan_recorder = replace(self._recorder, payloads="hash") if hides else self._recorder
+        self._reader = BatchReader(desk)
 
     def finish(self, turn: BatchTurn) -> Iterator[Collectable]:
         """Yield what becomes of the requests that this run asked of a batch, and the records made on the way."""
         ref = turn.ref
+        if turn.turn is Turn.UNSENT:
+            yield from self._unsent(ref)
+            return
         with self._desk.serving(ref) as entry, AskedFile(ref.asked_path) as asked:
             self._desk.open(ref)
-            if turn.turn is Turn.UNSENT:
-                yield from self._unsent(ref, entry, asked)
-            elif turn.turn is Turn.LEFT:
+            if turn.turn is Turn.LEFT:
                 yield from self._left(ref, entry, asked, Stop(turn.reason, turn.kind))
             else:
                 yield from self._collect(ref, entry, asked)
 
-    def _unsent(self, ref: BatchRef, entry: BatchEntry, asked: AskedFile) -> Iterator[Collectable]:
-        self._desk.close(ref, "not_taken", 0, 0, 0)
-        give_up(self._desk.ledger, entry, self._desk.settings.run_id, time.time())
-        for packed in asked.rest():
-            yield Unanswered(unpack(packed).request_id, packed, by_batch=False)
+    def _unsent(self, ref: BatchRef) -> Iterator[Collectable]:
+        desk = self._desk
+        entry = read_entry(desk.ledger, ref.batch_key)
+        # A bundle that is tried again finds it given up already.
+        if entry is not None and entry.phase is Phase.STAGED:
+            desk.open(ref)
+            desk.close(ref, "not_taken", 0, 0, 0)
+            give_up(desk.ledger, entry, desk.settings.run_id, time.time())
+        with AskedFile(ref.asked_path) as asked:
+            for packed in asked.rest():
+                yield Unanswered(unpack(packed).request_id, packed, by_batch=False)
 
     def _left(self, ref: BatchRef, entry: BatchEntry, asked: AskedFile, stop: Stop) -> Iterator[Collectable]:
         status = {Phase.STAGED: "held_back", Phase.IN_DOUBT: "unresolved"}.get(entry.phase, "submitted")
@@ -123,166 +93,100 @@ class BatchCollector:
         recorded = RecordedCalls() if is_first else recorded_calls(desk.ledger, ref.batch_id)
         started_s = handle.submitted_at_s
         latency_ms = round(max(0.0, ended.ended_at_s - started_s) * 1000, 3)
-        work = _Work(
+        work = Work(
             ref, entry, handle, ended, asked, recorded, Counter(), round(started_s * 1_000_000), latency_ms
         )  # fmt: skip
-        folder = Path(ref.asked_path).with_suffix(".results")
-        folder.mkdir(exist_ok=True)
-        fetched = [] if ended.status is BatchStatus.GONE else desk.client.fetch(state_of(handle, ended), str(folder))
+        error = yield from self._harvest(work)
         yield from desk.take_records()
-        if isinstance(fetched, CallError) and fetched.kind is not FailureKind.RESULTS_GONE:
-            reason = f"the results of batch {ref.batch_id} can't be had now ({desk.say(fetched.message)}); run again"
-            stop = Stop(reason, fetched.kind if fetched.kind in RUN_STOPPING else None)
+        if error is not None:
+            stop = Stop(desk.say(error.message), error.kind if error.kind in REFUSALS else None)
             yield from self._left(ref, entry, asked, stop)
             return
-        if isinstance(fetched, CallError) or ended.status is BatchStatus.GONE:
-            yield from self._gone(work)
-        else:
-            members = dict(read_member_ids(desk.ledger, entry.key))
-            ids, orphans = ResultIds(members), Orphans(desk.ledger, entry.key)
-            yield from self._on_record(self._results(work, fetched, members, ids, orphans))
-            if not work.counts["recorded"] and ended.completed:
-                # Rather wait than pay for all of it again: what is wrong here is not the rows.
-                reason = (
-                    f"the results of batch {ref.batch_id} hold none of its requests, though the provider counts "
-                    f"{ended.completed} as done; nothing is sent again: run the job again, or ask the provider"
-                )
-                yield from self._left(ref, entry, asked, Stop(reason, None))
-                return
-            yield from self._on_record(self._missing(work, members, ids, orphans))
         desk.worker.segment.sync()
         self._close(work)
-        for part in fetched if isinstance(fetched, list) else ():
-            Path(part.path).unlink(missing_ok=True)
 
-    def _close(self, work: _Work) -> None:
+    def _harvest(self, work: Work) -> Generator[Collectable, None, CallError | None]:
+        """Yield all that the results hold, and then what they lack; return why the batch has to be left instead.
+
+        Results that are short of what the provider counts are fetched again, by a fresh look at the batch: to take
+        for missing what is only late would be to pay for it twice.
+        """
+        desk = self._desk
+        state = state_of(work.handle, work.ended)
+        members = dict(read_member_ids(desk.ledger, work.entry.key))
+        ids, orphans = ResultIds(members), Orphans(desk.ledger, work.entry.key)
+        fetched = self._fetch(work, state)
+        for look in range(_FETCHES - 1):
+            if isinstance(fetched, CallError) or self._is_whole(fetched, state):
+                break
+            LOG.warning("batch_results_short", extra={"batch_id": work.ref.batch_id})
+            time.sleep(min(_LATE_S, desk.batching.poll_interval * 2**look))
+            newer = desk.client.status(work.handle.provider_batch_id)
+            state = newer if isinstance(newer, BatchState) and newer.is_terminal else state
+            fetched = self._fetch(work, state)
+        yield from desk.take_records()
+        if isinstance(fetched, CallError):
+            if fetched.kind is not FailureKind.RESULTS_GONE:
+                return fetched
+            yield from self._gone(work)
+            return None
+        yield from self._reader.on_record(self._reader.results(work, fetched, members, ids, orphans))
+        for part in fetched:
+            Path(part.path).unlink(missing_ok=True)
+        if not work.counts["seen"] and state.completed:
+            # Rather wait than pay for all of it again: what is wrong here is not the rows.
+            message = (
+                f"the results of batch {work.ref.batch_id} hold none of its requests, though the provider counts "
+                f"{state.completed} as done; nothing is sent again: run the job again, or ask the provider"
+            )
+            return CallError(FailureKind.MISSING_RESULT, message)
+        yield from self._reader.on_record(self._reader.missing(work, members, ids, orphans))
+        return None
+
+    def _fetch(self, work: Work, state: BatchState) -> list[Downloaded] | CallError:
+        if state.status is BatchStatus.GONE:
+            return CallError(FailureKind.RESULTS_GONE, _GONE)
+        folder = Path(work.ref.asked_path).with_suffix(".results")
+        folder.mkdir(exist_ok=True)
+        try:
+            fetched = self._desk.client.fetch(state, str(folder))
+        except ConfigError as error:  # results at an address that must not see the key
+            return CallError(FailureKind.INVALID_RESPONSE, str(error))
+        if isinstance(fetched, CallError) and fetched.kind is not FailureKind.RESULTS_GONE:
+            message = (
+                f"the results of batch {work.ref.batch_id} can't be had now ({fetched.message}); run the job again"
+            )
+            return replace(fetched, message=message)
+        return fetched
+
+    def _is_whole(self, fetched: list[Downloaded], state: BatchState) -> bool:
+        """Whether the files hold as many lines as the provider counts, and none is torn at its end."""
+        count = 0
+        for part in fetched:
+            last = b""
+            for line in read_lines(part.path):
+                count += 1
+                last = line
+            if last and self._desk.api.read_line(last).custom_id is None:
+                return False
+        return count >= (state.completed or 0) + (state.failed or 0)
+
+    def _close(self, work: Work) -> None:
         desk, counts, ref = self._desk, work.counts, work.ref
-        failed = counts["recorded"] - counts["ok"]
-        desk.close(ref, str(work.ended.status), counts["ok"], failed, 0)
-        collected = Collected(desk.settings.run_id, time.time(), counts["ok"], failed, counts["missing"])
+        # Each run's line of the audit counts what that run recorded; the ledger's mark counts all of it.
+        desk.close(ref, str(work.ended.status), counts["ok"], counts["recorded"] - counts["ok"], 0)
+        ok = counts["ok"] + counts["ok_before"]
+        failed_ = counts["recorded"] + counts["before"] - ok
+        collected = Collected(desk.settings.run_id, time.time(), ok, failed_, counts["missing"])
         record_collected(desk.ledger, ref.batch_key, collected)
-        board.collected(ref, counts["ok"], failed)
+        board.collected(ref, ok, failed_)
         if desk.settings.audit.payloads != "full" or desk.settings.audit.redact:
             # The prompts are in no file of the audit, so they don't stay in this one either.
             Path(requests_path(desk.ledger, ref.batch_key)).unlink(missing_ok=True)
         facts = {name: counts[name] for name in ("ok", "missing", "duplicate", "unknown", "malformed", "orphans")}
         LOG.info("batch_collected", extra={"batch_id": ref.batch_id, **facts})
 
-    def _gone(self, work: _Work) -> Iterator[Collectable]:
+    def _gone(self, work: Work) -> Iterator[Collectable]:
         for packed in work.asked.rest():
             request = unpack(packed)
             yield failed(request, FailureKind.RESULTS_GONE, _GONE, None, self._desk.settings.run_id)
-
-    def _on_record(self, results: Iterator[_Result]) -> Iterator[Collectable]:
-        """Yield records and ends of results when they are in the ledger, and not before (P4)."""
-        while chunk := list(islice(results, _CHUNK)):
-            self._desk.worker.segment.extend([record for record, _ in chunk if record is not None])
-            for record, end in chunk:
-                if record is not None:
-                    yield record
-                if end is not None:
-                    yield end
-
-    def _results(
-        self, work: _Work, fetched: list[Downloaded], members: dict[str, str], ids: ResultIds, orphans: Orphans
-    ) -> Iterator[_Result]:
-        for part in fetched:
-            for raw in read_lines(part.path):
-                line = self._desk.api.read_line(raw)
-                seen = "malformed" if line.custom_id is None else ids.see(line.custom_id)
-                if seen != "expected" or line.custom_id is None:
-                    self._odd(work, seen, line)
-                    continue
-                yield self._take(work, line.custom_id, members[line.custom_id], line, orphans)
-
-    def _missing(self, work: _Work, members: dict[str, str], ids: ResultIds, orphans: Orphans) -> Iterator[_Result]:
-        nothing = BatchLine(None, None, _MISSING)
-        for custom_id in ids.missing():
-            if members[custom_id] in work.asked or custom_id in work.recorded.custom_ids:
-                work.counts["missing"] += 1
-                yield self._take(work, custom_id, members[custom_id], nothing, orphans)
-
-    def _odd(self, work: _Work, what: str, line: BatchLine) -> None:
-        work.counts[what] += 1
-        if work.counts[what] <= 3:
-            told = line.custom_id or (line.error.message if line.error else "")
-            LOG.warning(f"batch_result_{what}", extra={"batch_id": work.ref.batch_id, "line": self._desk.say(told)})
-
-    def _take(self, work: _Work, custom_id: str, request_id: str, line: BatchLine, orphans: Orphans) -> _Result:
-        packed = work.asked.take(request_id)
-        work.counts["recorded"] += 1
-        if custom_id in work.recorded.custom_ids:
-            return None, self._again(work, request_id, packed)
-        request = orphans.request(custom_id) if packed is None else unpack(packed)
-        read = _MISSING if line.response is None else self._provider.read(line.response)
-        outcome = self._recorder.clean(line.error or read)
-        record = self._record(work, custom_id, request, line, outcome, orphans if packed is None else None)
-        work.counts["ok"] += outcome.kind is FailureKind.OK
-        if packed is None:
-            work.counts["orphans"] += 1
-            return record, None
-        return record, self._end(work, request, packed, outcome, record)
-
-    def _again(self, work: _Work, request_id: str, packed: bytes | None) -> Collectable | None:
-        """Return the end of a request whose call is in the ledger already; None where this run did not ask it."""
-        settled = work.recorded.settled.get(request_id)
-        work.counts["ok"] += settled is not None and settled.kind is FailureKind.OK
-        if packed is None:
-            return None
-        request = unpack(packed)
-        return self._unanswered(work, request, packed, _MISSING, None) if settled is None else settled.answer(request)
-
-    def _record(
-        self, work: _Work, custom_id: str, request: ModelRequest, line: BatchLine, outcome: Reply | CallError,
-        orphans: Orphans | None,
-    ) -> CallRecord:  # fmt: skip
-        index = self._desk.next_index(work.ref)
-        shown = (
-            orphans.body(custom_id)
-            if orphans
-            else orjson.dumps(self._provider.body(request.shown_prompt or request.prompt))
-        )
-        exchange = Exchange(
-            request=request,
-            batch_id=work.ref.batch_id,
-            call_index=index,
-            call_id=f"{work.ref.batch_id}-{index:06d}",
-            custom_id=custom_id,
-            attempt=1,
-            started_at_us=work.started_at_us,
-            latency_ms=work.latency_ms,
-            waited_ms=0.0,
-            shown_body=shown,
-            response=line.response,
-            outcome=outcome,
-            provider_request_id=line.provider_request_id,
-            processing="batch",
-        )
-        return (self._orphan_recorder if orphans else self._recorder).record(exchange)
-
-    def _end(
-        self, work: _Work, request: ModelRequest, packed: bytes, outcome: Reply | CallError, record: CallRecord
-    ) -> Collectable:
-        if isinstance(outcome, Reply):
-            reason = None if outcome.kind is FailureKind.OK else self._recorder.shown(reason_of(outcome), request)
-            return answered(request, outcome, reason, record)
-        reason = self._recorder.shown(reason_of(outcome), request)
-        if outcome.kind in RUN_STOPPING:
-            return pending_request(request, Stop(f"{self._desk.name} refused ({outcome.kind}): {reason}", outcome.kind))
-        if outcome.kind in SETTLED:
-            return failed(request, outcome.kind, reason, record, record.run_id)
-        return self._unanswered(work, request, packed, replace(outcome, message=reason), record)
-
-    def _unanswered(
-        self, work: _Work, request: ModelRequest, packed: bytes, error: CallError, record: CallRecord | None
-    ) -> Collectable:
-        """Send a request on by the job's rule: what a deadline cut off by on_deadline, all else by retry_failed."""
-        batching = self._desk.batching
-        is_late = work.entry.cancel is not None and work.entry.cancel.why == DEADLINE
-        rule: str = batching.on_deadline if is_late and error.kind in _CUT_OFF else batching.retry_failed
-        if rule in ("real_time", "batch"):
-            return Unanswered(request.request_id, packed, by_batch=rule == "batch")
-        return failed(request, error.kind, error.message, record, self._desk.settings.run_id)
-
-
-_CUT_OFF = frozenset({FailureKind.CANCELLED, FailureKind.EXPIRED, FailureKind.MISSING_RESULT})

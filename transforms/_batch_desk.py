@@ -4,6 +4,7 @@ Exchanges are numbered inside their batch and are in the ledger before the step 
 """
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ LOG = logging.getLogger("rowbeam.batches")
 
 _numbers: dict[tuple[str, str], int] = {}
 _opened: set[tuple[str, str]] = set()
+#: Batches whose numbers go on where another process or run stopped, and what tells this process's ids from its.
+_resumed: set[tuple[str, str]] = set()
+_PROCESS = secrets.token_hex(2)
 _lock = threading.Lock()
 
 
@@ -103,6 +107,9 @@ class BatchDesk:
             if (run_id, ref.batch_id) in _opened:
                 return
             _opened.add((run_id, ref.batch_id))
+            if not ref.is_adopted and self.entry(ref).is_untouched:
+                # What nobody has touched has no calls to look for.
+                _numbers.setdefault((run_id, ref.batch_id), 0)
         members: tuple[tuple[str, str], ...] = ()
         if ref.staged_run_id == run_id:
             members = tuple(read_member_ids(self.ledger, ref.batch_key))
@@ -138,11 +145,15 @@ class BatchDesk:
             name = (self.settings.run_id, ref.batch_id)
             index = _numbers.get(name)
             if index is None:
-                # A batch that nobody has touched has no calls to look for.
-                is_new = not ref.is_adopted and self.entry(ref).is_untouched
-                index = 0 if is_new else recorded_calls(self.ledger, ref.batch_id).next_index
+                index = recorded_calls(self.ledger, ref.batch_id).next_index
+                _resumed.add(name)
             _numbers[name] = index + 1
             return index
+
+    def call_id(self, ref: BatchRef, index: int) -> str:
+        """Return the id of a call, which no other process gives even where two number alike for a moment."""
+        again = f"-{_PROCESS}" if (self.settings.run_id, ref.batch_id) in _resumed else ""
+        return f"{ref.batch_id}-{index:06d}{again}"
 
     def _record(self, exchange: HttpExchange) -> None:
         ref = self._current.ref
@@ -160,7 +171,7 @@ class BatchDesk:
         said_id = exchange.provider_request_id
         told = None if error is None else {"kind": str(error.kind), "message": error.message, "code": error.code}
         return CallRecord(
-            call_id=f"{ref.batch_id}-{index:06d}",
+            call_id=self.call_id(ref, index),
             run_id=self.settings.run_id,
             batch_id=ref.batch_id,
             call_index=index,

@@ -12,7 +12,7 @@ from transforms._batch_board import board
 from transforms._batch_desk import LOG, BatchDesk
 from transforms.providers.batch_client import Candidates, Found, LostReply
 from transforms.records.batch import BatchRef, BatchState, BatchTurn, Turn
-from transforms.records.failure import FailureKind
+from transforms.records.failure import RETRYABLE, FailureKind
 from transforms.records.reply import CallError
 from transforms.storage.batch_claims import claims
 from transforms.storage.batch_entry import BatchEntry, Handle, Intent, Phase, Void
@@ -27,12 +27,18 @@ from transforms.storage.batch_ledger import (
 )
 
 #: Creates of one batch, all told; a provider that turns this many away will not take the next.
-MAX_ATTEMPTS = 50
+MAX_ATTEMPTS = 500
 _HOUR_S = 3600.0
-_MAX_SETTLE_S = 30.0
+#: An intent older than this at the moment of its create belongs to a process that stood still.
+_STALE_INTENT_S = 30.0
+#: Uploads and creates that may fail one after another, for reasons that may pass, before the requests go real time.
+_MAX_FAILED_SENDS = 6
 #: Refusals that stop the run: real-time calls would meet them, too.
 STOPPING = frozenset({FailureKind.AUTH, FailureKind.QUOTA_EXHAUSTED})
-_LATER = frozenset({FailureKind.ENQUEUED_LIMIT, FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.CONFLICT})
+#: Refusals for want of room: the batch waits for it, until its deadline.
+_LATER = frozenset({FailureKind.ENQUEUED_LIMIT, FailureKind.RATE_LIMITED})
+#: When a batch may be tried again, by the provider's wish; time.monotonic of this process.
+_not_before: dict[str, float] = {}
 
 
 class BatchSender:
@@ -40,13 +46,15 @@ class BatchSender:
 
     def __init__(self, desk: BatchDesk) -> None:
         self._desk = desk
-        self._absent_since: dict[str, float] = {}
+        self._absent_since: dict[tuple[str, int], float] = {}
+        self._failed_sends: dict[str, int] = {}
 
     def advance(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:
         """Take a batch that is staged or in doubt a step further; never blocks for longer than its exchanges take."""
         if entry.phase is Phase.IN_DOUBT:
             return self._reconcile(ref, entry)
-        if entry.phase is not Phase.STAGED or self._is_held_back(ref):
+        too_early = time.monotonic() < _not_before.get(entry.key, 0.0)
+        if entry.phase is not Phase.STAGED or too_early or self._is_held_back(ref):
             return BatchTurn(ref, Turn.WAITING)
         return self._send(ref, entry)
 
@@ -82,6 +90,10 @@ class BatchSender:
         intent = Intent(entry.key, attempt, staged.run_id, staged.nonce, staged.request_count, time.time())
         if not create_intent(desk.ledger, intent):
             return BatchTurn(ref, Turn.WAITING)
+        if desk.worker.pool.stop is not None or time.time() - intent.intended_at_s > _STALE_INTENT_S:
+            # The upload took long, or this process stood still: by now another run may have the output.
+            record_void(desk.ledger, entry.key, attempt, Void("the run had to stop before it", "not_sent", time.time()))
+            return self._send(ref, desk.entry(ref)) if desk.worker.pool.stop else BatchTurn(ref, Turn.WAITING)
         return self._created(ref, attempt, file_id, desk.client.create(facts, file_id, path))
 
     def _created(
@@ -97,17 +109,25 @@ class BatchSender:
             return BatchTurn(ref, Turn.WAITING)
         void = Void(desk.say(outcome.message), str(outcome.kind), time.time())
         record_void(desk.ledger, ref.batch_key, attempt, void)
-        if outcome.kind in _LATER:
-            return BatchTurn(ref, Turn.WAITING)
         return self._unsent(ref, outcome, "create")
 
     def _unsent(self, ref: BatchRef, error: CallError, what: str) -> BatchTurn:
         message, name = self._desk.say(error.message), self._desk.name
         if error.kind in STOPPING:
             return BatchTurn(ref, Turn.LEFT, f"{name} refused the run ({error.kind}): {message}", error.kind)
+        if error.retry_after_s is not None:
+            _not_before[ref.batch_key] = time.monotonic() + error.retry_after_s
+        if error.kind in _LATER or self._may_pass(ref, error.kind):
+            LOG.warning("batch_not_taken_yet", extra={"batch_id": ref.batch_id, "step": what, "reason": message})
+            return BatchTurn(ref, Turn.WAITING)
         reason = f"{name}'s batch API did not take the {what} ({error.kind}): {message}"
         LOG.warning("batch_not_taken", extra={"batch_id": ref.batch_id, "reason": reason})
         return BatchTurn(ref, Turn.UNSENT, reason)
+
+    def _may_pass(self, ref: BatchRef, kind: FailureKind) -> bool:
+        """Whether a failed upload or create is worth another look: real time costs twice as much."""
+        failed = self._failed_sends[ref.batch_key] = self._failed_sends.get(ref.batch_key, 0) + 1
+        return kind in RETRYABLE and failed < _MAX_FAILED_SENDS
 
     def _keep(self, ref: BatchRef, attempt: int, state: BatchState, file_id: str | None, *, is_proven: bool) -> None:
         desk = self._desk
@@ -160,19 +180,14 @@ class BatchSender:
                 f"and so may another of this job, which shows when that one has ended; run the job again"
             )
             return BatchTurn(ref, Turn.LEFT, reason)
-        self._absent_since.pop(entry.key, None)
+        self._absent_since.pop((entry.key, entry.attempt), None)
         return BatchTurn(ref, Turn.WAITING)
 
     def _is_absent(self, entry: BatchEntry) -> bool:
         """Whether two looks, some time apart, have shown nothing: a listing may lag behind a create."""
         now = time.time()
-        first = self._absent_since.setdefault(entry.key, now)
-        return now - first >= settle_s(self._desk.batching.poll_interval)
-
-
-def settle_s(poll_interval_s: float) -> float:
-    """Return how long a listing is given to show a batch that was just created, seconds."""
-    return min(poll_interval_s, _MAX_SETTLE_S)
+        first = self._absent_since.setdefault((entry.key, entry.attempt), now)
+        return now - first >= self._desk.batching.settle
 
 
 def backoff_s(round_number: int, first_s: float, most_s: float = 900.0) -> float:

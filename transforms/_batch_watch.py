@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from transforms._batch_board import board
 from transforms._batch_desk import LOG, BatchDesk
 from transforms._batch_send import STOPPING, BatchSender, backoff_s
+from transforms.providers.batch_states import NOT_FOUND
 from transforms.records.batch import BatchRef, BatchState, BatchStatus, BatchTurn, Turn
 from transforms.records.failure import RETRYABLE, FailureKind
 from transforms.records.reply import CallError
@@ -23,6 +24,10 @@ _TOKEN_LIMIT = "token_limit_exceeded"  # noqa: S105 - a provider's error code
 #: Looks at a create in doubt, or status checks, that may fail one after another before the batch is left for later.
 _MAX_FAILED_LOOKS = 12
 _LINES_TO_TELL = 100
+#: Looks in a row that must find nothing before a batch counts as gone: at the default interval some four minutes.
+_LOOKS_FOR_GONE = 6
+#: Providers say that cancelling takes up to ten minutes.
+_CANCEL_TAKES_S = 3600.0
 #: Why a batch was cancelled: `Cancel.why`.
 DEADLINE = "deadline"
 
@@ -35,6 +40,7 @@ class BatchWatcher:
         self._sender = BatchSender(desk)
         self._rounds: dict[str, int] = {}
         self._failed_looks: dict[str, int] = {}
+        self._not_found_looks: dict[str, int] = {}
         self._warned: set[str] = set()
 
     def step(self, ref: BatchRef) -> tuple[BatchTurn, float]:
@@ -96,6 +102,10 @@ class BatchWatcher:
         state = desk.client.status(handle.provider_batch_id)
         if isinstance(state, CallError):
             return self._no_status(ref, state)
+        return self._seen(ref, entry, handle, state)
+
+    def _seen(self, ref: BatchRef, entry: BatchEntry, handle: Handle, state: BatchState) -> BatchTurn:
+        desk = self._desk
         self._failed_looks.pop(ref.batch_key, None)
         board.state(ref, state, desk.api.shows_progress, handle.submitted_at_s)
         if not state.is_known and state.raw_status not in self._warned:
@@ -104,14 +114,37 @@ class BatchWatcher:
         if state.withheld is not None:
             reason = f"the results of batch {ref.batch_id} are withheld, not lost: {state.withheld}; add credits"
             return BatchTurn(ref, Turn.LEFT, reason, FailureKind.RESULTS_WITHHELD)
+        if state.status is BatchStatus.GONE and state.raw_status == NOT_FOUND:
+            return self._not_found(ref, handle)
+        self._not_found_looks.pop(ref.batch_key, None)
         if state.is_terminal:
             return self._ended(ref, entry, handle, state)
         late = time.time() - handle.submitted_at_s > desk.batching.deadline
-        if late and (left := self._give_up(ref, entry, handle.provider_batch_id)):
+        if late and (left := self._give_up(ref, entry, handle)):
             return left
         if desk.batching.detach:
             return BatchTurn(ref, Turn.LEFT, f"batch {ref.batch_id} is {state.raw_status} at {desk.name}")
         return BatchTurn(ref, Turn.WAITING)
+
+    def _not_found(self, ref: BatchRef, handle: Handle) -> BatchTurn:
+        """Decide about a batch that the provider does not know: that may pass, and may be the wrong key or project.
+
+        Only the run that created it, by several looks, takes it for gone: to be wrong throws paid answers away.
+        """
+        looks = self._not_found_looks[ref.batch_key] = self._not_found_looks.get(ref.batch_key, 0) + 1
+        if looks < _LOOKS_FOR_GONE and not self._desk.batching.detach:
+            return BatchTurn(ref, Turn.WAITING)
+        name, key = self._desk.name, ref.batch_key[:12]
+        reason = (
+            f"{name} knows no batch {handle.provider_batch_id}: is it the key, organisation and project that created "
+            f"it? If it is lost, say so: rowbeam batches OUTPUT --resolve {key} --as gone"
+        )
+        if self._desk.batching.detach or handle.run_id != self._desk.settings.run_id:
+            return BatchTurn(ref, Turn.LEFT, reason)
+        now = time.time()
+        ended = Ended(BatchStatus.GONE, NOT_FOUND, None, None, None, None, None, None, now)
+        record_ended(self._desk.ledger, ref.batch_key, self._desk.entry(ref).attempt, ended)
+        return BatchTurn(ref, Turn.ENDED)
 
     def _no_status(self, ref: BatchRef, error: CallError) -> BatchTurn:
         desk = self._desk
@@ -162,7 +195,7 @@ class BatchWatcher:
             lines = (desk.api.read_line(line) for part in fetched for line in read_lines(part.path))
             return any(line.custom_id in ours for line in islice(lines, _LINES_TO_TELL))
 
-    def _give_up(self, ref: BatchRef, entry: BatchEntry, provider_batch_id: str) -> BatchTurn | None:
+    def _give_up(self, ref: BatchRef, entry: BatchEntry, handle: Handle) -> BatchTurn | None:
         """Act on the deadline: leave the batch, or have it cancelled; None: go on waiting for its end."""
         desk = self._desk
         why = f"batch {ref.batch_id} is past batching.deadline"
@@ -171,8 +204,16 @@ class BatchWatcher:
         if not desk.api.can_cancel:
             cause = f"{why} and {desk.name} can't cancel: sending its requests again would be paid twice"
             return BatchTurn(ref, Turn.LEFT, cause)
+        if not handle.proven:
+            cause = (
+                f"{why}, and whether {handle.provider_batch_id} is the one is not certain, so it is not cancelled; "
+                f"when you know: rowbeam batches OUTPUT --cancel {handle.provider_batch_id}"
+            )
+            return BatchTurn(ref, Turn.LEFT, cause)
+        if entry.cancel is not None and time.time() - entry.cancel.at_s > _CANCEL_TAKES_S:
+            return BatchTurn(ref, Turn.LEFT, f"{why} and its cancelling does not come to an end; run the job again")
         if entry.cancel is None:
-            asked = desk.client.cancel(provider_batch_id)
+            asked = desk.client.cancel(handle.provider_batch_id)
             if not isinstance(asked, CallError):
                 record_cancel(desk.ledger, entry.key, entry.attempt, Cancel(DEADLINE, time.time()))
                 LOG.warning("batch_cancelled_at_deadline", extra={"batch_id": ref.batch_id})

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam import pvalue
 
-from transforms._batch_collect import BatchCollector, Unanswered
+from transforms._batch_collect import BatchCollector
 from transforms._batch_desk import BatchDesk
+from transforms._batch_read import Unanswered
 from transforms._stage import CALLS, PENDING, Counters
 from transforms.records.answer import PendingRequest
 from transforms.records.batch import BatchTurn

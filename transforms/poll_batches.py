@@ -22,7 +22,7 @@ from transforms._stage import CALLS, Counters
 from transforms.records.batch import BatchTurn, Turn
 from transforms.records.run import CallSettings
 
-#: Looks one batch can have; its deadline comes long before.
+#: Looks one batch can have, and more.
 _MAX_LOOKS = 1 << 40
 #: The longest a too early look sleeps, seconds: others wait behind it.
 _NAP_S = 0.2
@@ -52,6 +52,18 @@ class PollBatches(beam.PTransform):
         return PollBatchesResult(polled["turns"], polled[CALLS])
 
 
+class OneWatcherTracker(OffsetRestrictionTracker):
+    """Lets a batch defer itself and refuses every other split.
+
+    A runner that finds a look slow would hand the second half of the looks to another worker: two would then watch
+    the batch, and both would see its end.
+    """
+
+    def try_split(self, fraction_of_remainder: float) -> Any:
+        """Split at fraction 0, which is the deferral, and nowhere else."""
+        return super().try_split(0) if fraction_of_remainder == 0 else None
+
+
 class _Looks(RestrictionProvider):
     """One position per look; the whole range belongs to whoever watches the batch."""
 
@@ -59,7 +71,7 @@ class _Looks(RestrictionProvider):
         return OffsetRange(0, _MAX_LOOKS)
 
     def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
-        return OffsetRestrictionTracker(restriction)
+        return OneWatcherTracker(restriction)
 
     def restriction_size(self, element: BatchTurn, restriction: OffsetRange) -> int:  # noqa: ARG002 - Beam's signature
         return 1

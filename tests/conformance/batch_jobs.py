@@ -30,7 +30,7 @@ _MODELS: dict[str, dict[str, Any]] = {
     "anthropic": {"name": "claude-haiku-4-5"},
     "openrouter": {"name": "openai/gpt-4o-mini"},
 }
-_BATCHING = {"mode": "provider_batch_api", "poll_interval": "50ms"}
+_BATCHING = {"mode": "provider_batch_api", "poll_interval": "50ms", "settle": "100ms"}
 
 #: The references of jobs.py, where a batch may have one execution record in each run that had to do with it.
 _BROKEN = BROKEN_REFERENCES | {

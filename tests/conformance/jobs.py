@@ -154,8 +154,8 @@ BROKEN_REFERENCES = {
     "rows.answered_in_run_id": "select r.row_id from {rows} r left join {calls} c using (call_id)"
     " where r.call_id is not null and r.answered_in_run_id is distinct from c.run_id",
     "calls.run_id": "select call_id from {calls} where run_id not in (select run_id from {runs})",
-    "calls.batch_id": "select call_id from {calls} c left join {batches} b using (batch_id)"
-    " where b.run_id is distinct from c.run_id",
+    "calls.batch_id": "select call_id from {calls} c left join {batches} b using (batch_id, run_id)"
+    " where b.mode is null",
     "calls.custom_id": "select c.call_id from {calls} c left join {batch_members} m"
     " on m.batch_id = c.batch_id and m.custom_id = c.custom_id where m.request_id is distinct from c.request_id",
     "calls.root_request_id": "select call_id from {calls} where root_request_id not in"
@@ -163,7 +163,7 @@ BROKEN_REFERENCES = {
     "batches.run_id": "select batch_id from {batches} where run_id not in (select run_id from {runs})",
     "batch_members.batch_id": "select batch_id from {batch_members} where batch_id not in (select batch_id from {batches})",
     "calls.call_id is unique": "select call_id from {calls} group by call_id having count(*) > 1",
-    "batches.batch_id is unique": "select batch_id from {batches} group by batch_id having count(*) > 1",
+    "batches are unique": "select batch_id from {batches} group by batch_id, run_id having count(*) > 1",
     "runs.run_id is unique": "select run_id from {runs} group by run_id having count(*) > 1",
     "members are unique": "select custom_id from {batch_members} group by batch_id, custom_id having count(*) > 1",
     "call_index has gaps or twins": "select batch_id from {calls} group by batch_id having min(call_index) <> 0"

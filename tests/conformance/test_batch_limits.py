@@ -40,7 +40,7 @@ def test_without_a_limit_batches_wait_side_by_side(workshop: Workshop) -> None:
 def test_batches_per_hour_hold_back_until_the_deadline(workshop: Workshop) -> None:
     """Of several batches one may be created this hour: the others wait, and past the deadline their rows go real time (P1)."""
     workshop.write("openai", 30, batching=_SMALL)
-    result = workshop.run("batching.batches_per_hour=1", "batching.deadline=1s")
+    result = workshop.run("batching.batches_per_hour=1", "batching.deadline=4s")
     assert_all_once(result, 30)
     [sent] = [entry for entry in workshop.entries() if entry.handle]
     by_batch = sent.staged.request_count

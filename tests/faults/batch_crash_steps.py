@@ -18,7 +18,7 @@ import orjson
 from pipelines.sandbox.batch_faults import BatchFaults
 from pipelines.sandbox.faults import FaultPlan
 from pipelines.sandbox.running import RunningSandbox
-from tests.conformance.jobs import BROKEN_REFERENCES, Output
+from tests.conformance.jobs import Output
 from tests.faults.forked_runs import ForkedRuns
 
 PROVIDERS = ("openai", "azure_openai", "anthropic", "openrouter")
@@ -31,13 +31,6 @@ _LIMIT_S = 40.0
 
 
 #: A batch that more than one run has to do with has a line of each of them in the audit.
-_ACROSS_RUNS = BROKEN_REFERENCES | {
-    "calls.batch_id": "select call_id from {calls} c left join {batches} b on b.batch_id = c.batch_id"
-    " and b.run_id = c.run_id where b.run_id is null",
-    "batches.batch_id is unique": "select batch_id from {batches} group by run_id, batch_id having count(*) > 1",
-}
-
-
 class MissedError(Exception):
     """The run had passed the step, or never came to it; the case has to be begun again."""
 
@@ -216,12 +209,6 @@ STEPS: dict[str, Step] = {
     "in_collect": Step(_near_collect, Scene.is_partly_collected),
     "before_sinks": Step(_made("batches/*/collected.json"), _before_sinks),
 }  # fmt: skip
-
-
-def broken_references(output: Output) -> dict[str, list[Any]]:
-    """Return what does not resolve in the audit of runs that share batches, by reference; empty when all is well."""
-    found = {name: output.values(sql) for name, sql in _ACROSS_RUNS.items()}
-    return {name: ids for name, ids in found.items() if ids}
 
 
 def kill_at(scene: Scene, name: str) -> None:

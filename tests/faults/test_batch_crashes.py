@@ -10,8 +10,8 @@ import pytest
 
 from pipelines.sandbox.batch_clock import BatchTiming
 from pipelines.sandbox.running import RunningSandbox
-from tests.conformance.jobs import Output, answers_by_id, plain_rows, write_csv, write_job
-from tests.faults.batch_crash_steps import PROVIDERS, STEPS, MissedError, Scene, broken_references, kill_at
+from tests.conformance.jobs import Output, answers_by_id, broken_references, plain_rows, write_csv, write_job
+from tests.faults.batch_crash_steps import PROVIDERS, STEPS, MissedError, Scene, kill_at
 from tests.faults.forked_runs import ForkedRuns
 
 #: Two batches, each of more rows than are recorded by one write.
@@ -103,7 +103,7 @@ def _scene(case: Case, bench: Bench, folder: Path) -> Scene:
         folder,
         bench.sandbox.base_url(case.provider),
         model=_MODELS[case.provider],
-        batching={"mode": "auto", "poll_interval": "0.1s"} | batching,
+        batching={"mode": "auto", "poll_interval": "0.1s", "settle": "0.2s"} | batching,
     )
     return Scene(case.provider, bench.sandbox, bench.forked, job, case.loses, 0.0 if case.twins else _ROW_ERRORS)
 

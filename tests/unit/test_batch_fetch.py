@@ -101,8 +101,10 @@ def test_a_download_that_never_succeeds_leaves_no_file(openai):
 @pytest.mark.parametrize(
     ("step", "kind", "tries"),
     [
-        pytest.param(answer(404, NO_FILE), K.RESULTS_GONE, 1, id="gone-404"),
-        pytest.param(answer(410, b""), K.RESULTS_GONE, 1, id="gone-410"),
+        pytest.param(answer(410, b""), K.RESULTS_GONE, 1, id="gone"),
+        pytest.param(answer(410, NO_FILE), K.RESULTS_GONE, 1, id="gone-in-words"),
+        pytest.param(answer(404, NO_FILE), K.INVALID_RESPONSE, 2, id="not-there-yet"),
+        pytest.param(answer(404, {"detail": "Not Found"}), K.INVALID_RESPONSE, 2, id="a-gateways-json"),
         pytest.param(answer(404, b"<html>no route</html>"), K.INVALID_RESPONSE, 2, id="a-gateways-404"),
         pytest.param(answer(302, b"", Location="/elsewhere"), K.INVALID_RESPONSE, 2, id="redirect"),
         pytest.param(answer(401, {}), K.AUTH, 1, id="key"),
@@ -110,10 +112,23 @@ def test_a_download_that_never_succeeds_leaves_no_file(openai):
     ],
 )
 def test_results_that_can_not_be_had_are_an_error(openai, step, kind, tries):
-    """Only the provider's own words make them gone; a redirect is not followed."""
+    """Only a 410 makes them gone: a file may be listed before it can be had. A redirect is not followed."""
     openai.server.on("GET", OUT, step)
     assert openai.client.fetch(done(), str(openai.folder)).kind is kind
     assert len(openai.server.seen) == tries
+
+
+def test_a_file_that_is_not_there_yet_is_fetched_on_the_second_try(openai):
+    """A batch may be completed a moment before its files can be had."""
+    openai.server.on("GET", OUT, answer(404, NO_FILE), answer(200, OUTPUT))
+    assert [file.kind for file in openai.client.fetch(done(), str(openai.folder))] == ["output", "error"]
+
+
+@pytest.mark.parametrize("said", [{"detail": "Not Found"}, {"message": "no route", "code": 404}, {"error": "none"}])
+def test_an_error_file_that_a_gateway_does_not_find_is_not_left_out(openai, said):
+    """Its rows have settled answers too; a page in between says nothing of them."""
+    openai.server.on("GET", ERR, answer(404, said))
+    assert openai.client.fetch(done(), str(openai.folder)).kind is K.INVALID_RESPONSE
 
 
 def test_an_error_file_that_is_gone_does_not_cost_the_output(openai):
@@ -175,6 +190,7 @@ def test_large_inline_results_are_split_in_flat_memory(openrouter):
             id="withheld",
         ),
         pytest.param(answer(410, {"error": {"code": 410, "message": "gone"}}), K.RESULTS_GONE, 1, id="gone"),
+        pytest.param(answer(404, {"error": {"code": 404, "message": "?"}}), K.INVALID_RESPONSE, 2, id="not-found"),
         pytest.param(answer(202, batch()), K.INVALID_RESPONSE, 2, id="another-status"),
         pytest.param(answer(500, b""), K.SERVER_ERROR, 6, id="fails"),
     ],

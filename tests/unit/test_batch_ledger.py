@@ -160,6 +160,34 @@ def test_entries_come_oldest_first_and_their_tokens_add_up(ledger: str) -> None:
     assert ledger_files.tokens_in_flight(ledger) == 450
 
 
+def test_limits_count_the_batches_of_one_place(ledger: str) -> None:
+    """What is in flight elsewhere, a rehearsal's or another provider's, takes no room here; on Azure the host counts."""
+    azure = "azure.ai.openai"
+    places = [("openai", "http://a/v1"), ("openai", "http://b/v1"), ("anthropic", "http://a/v1")]
+    places += [(azure, "https://r/openai"), (azure, "https://r/openai/v1")]
+    for number, (name, address) in enumerate(places):
+        key = f"{number:064x}"
+        staged = make_staged(key, provider_name=name, address=address, token_estimate=10**number)
+        ledger_files.write_staged(ledger, staged)
+        ledger_files.create_intent(ledger, make_intent(0, key, at_s=NOW - number))
+        ledger_files.record_handle(ledger, key, 0, make_handle())
+    tokens = [ledger_files.tokens_in_flight(ledger, place=place) for place in places]
+    assert tokens == [1, 10, 100, 11_000, 11_000]
+    assert [ledger_files.creates_since(ledger, NOW - 9, place=place) for place in places] == [1, 1, 1, 2, 2]
+    assert ledger_files.creates_since(ledger, NOW - 3, place=(azure, "https://r/openai/v1")) == 1
+    assert ledger_files.creates_since(ledger, NOW - 9, place=("openai", "http://c/v1")) == 0
+    assert (ledger_files.tokens_in_flight(ledger), ledger_files.creates_since(ledger, NOW - 9)) == (11_111, 5)
+
+
+def test_a_create_of_nobody_knows_where_counts_everywhere(ledger: str) -> None:
+    """Rather wait for room that there is than be refused for want of it; every attempt of a batch counts."""
+    _write(ledger, "intent", "void")
+    _write(ledger, "intent", attempt=1)
+    assert ledger_files.creates_since(ledger, NOW, place=("openai", "")) == 2
+    (Path(ledger) / "batches" / KEY / "staged.json").unlink()
+    assert ledger_files.creates_since(ledger, NOW, place=("anthropic", "http://a/v1")) == 2
+
+
 def test_sweep_removes_half_staged_files_and_keeps_the_rest(ledger: str) -> None:
     """Drafts and files of batches that never came to exist go; those of batches on record stay."""
     requests = Path(ledger) / "requests"

@@ -197,7 +197,8 @@ def test_an_unknown_status_counts_as_running(word):
 def test_a_rejected_batch_names_its_reasons():
     """Failed, nothing counted, reasons: rejected; the code of the enqueued limit stays visible."""
     reasons = {"object": "list", "data": [{"code": "token_limit_exceeded", "message": "Limit: 2", "line": None}]}
-    state = read(status="failed", errors=reasons, request_counts={"total": 0, "completed": 0, "failed": 0})
+    counts = {"total": 0, "completed": 0, "failed": 0}
+    state = read(status="failed", errors=reasons, request_counts=counts, output_file_id=None)
     assert state.status is BatchStatus.REJECTED
     assert [(problem.code, problem.message, problem.line) for problem in state.problems] == [
         ("token_limit_exceeded", "Limit: 2", None)

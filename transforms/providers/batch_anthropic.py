@@ -88,7 +88,7 @@ class AnthropicBatch(InlineTransport):
         """Read the reply to a status check; a batch that is unknown or archived is GONE."""
         state = _state(mapping(parse_json(response.body))) if 200 <= response.status < 300 else None
         if state is None:
-            state = batch_states.gone(provider_batch_id, response)
+            state = batch_states.gone(provider_batch_id, response, is_typed=True)
         return batch_states.status_refusal(self._provider, response) if state is None else state
 
     def status(self, key: str | None, provider_batch_id: str) -> HttpRequest:
@@ -188,7 +188,7 @@ def _state(body: Mapping[str, Any]) -> BatchState | None:
     return BatchState(
         provider_batch_id=batch_id,
         status=BatchStatus.GONE if archived else status,
-        raw_status=word,
+        raw_status=batch_states.DELETED if archived else word,
         is_known=is_known,
         total=sum(known) if known else None,
         completed=succeeded,

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from transforms.providers.batch_base import BatchApi, FilePart
 from transforms.providers.batch_exchange import Exchanger, request_summary
 from transforms.providers.batch_http import BatchHttp, DownloadResult
-from transforms.providers.classify import error_words
+from transforms.providers.batch_states import NOT_FOUND, is_own_error
 from transforms.providers.inline_results import split_results
 from transforms.providers.reading import parse_json
 from transforms.records.batch import BatchState, BatchStatus
@@ -96,23 +96,23 @@ class ResultFetcher:
                 "download",
                 summary,
                 lambda: self._http.download(request, file, _TIMEOUT_S, _MAX_BYTES),
-                self._read_part,
+                lambda result: self._read_part(part, result),
             )
             if isinstance(byte_count, CallError):
                 return byte_count
             _publish(file, path)
         return Downloaded(part.kind, str(path), part.file_id, byte_count)
 
-    def _read_part(self, result: DownloadResult) -> int | CallError:
+    def _read_part(self, part: FilePart, result: DownloadResult) -> int | CallError:
         if result.status == 200:
             return result.byte_count
         response = _as_response(result)
         error = self._api.read_batch(response)
         if not isinstance(error, CallError):
             return _no_results(result)
-        if result.status == 410 or (result.status == 404 and error_words(parse_json(response.body)) is not None):
+        if result.status == 410 or (part.kind == "error" and _is_no_such_file(response)):
             return replace(error, kind=FailureKind.RESULTS_GONE)
-        # A 404 that is not in the provider's own words, a gateway's page, may pass: it must not cost paid results.
+        # A file may be listed before it can be had, and a gateway knows nothing of it: no 404 may cost paid results.
         return replace(error, kind=FailureKind.INVALID_RESPONSE) if result.status == 404 else error
 
     def _inline(self, state: BatchState, path: Path) -> Downloaded | CallError:
@@ -143,10 +143,17 @@ class ResultFetcher:
         return _unavailable(state) or _no_results(result)
 
 
+def _is_no_such_file(response: HttpResponse) -> bool:
+    """Tell a 404 in the words of a provider that has files, all of which have OpenAI's shape."""
+    return response.status == 404 and is_own_error(parse_json(response.body))
+
+
 def _unavailable(state: BatchState) -> CallError | None:
     """Return why a batch's results can't be had, or None when there is no reason."""
     if state.withheld is not None:
         return CallError(FailureKind.RESULTS_WITHHELD, state.withheld)
+    if state.status is BatchStatus.GONE and state.raw_status == NOT_FOUND:
+        return CallError(FailureKind.INVALID_RESPONSE, "the provider does not find the batch that it has ended")
     if state.status is BatchStatus.GONE:
         return CallError(FailureKind.RESULTS_GONE, "the provider has deleted the results")
     if not state.is_terminal:

@@ -140,8 +140,10 @@ def _head(provider: OpenRouter) -> bytes:
 
 
 def _state(body: Mapping[str, Any]) -> BatchState | None:
-    state = batch_states.openai_state(body, batch_states.problems(body.get("error")))
-    return None if state is None else replace(state, has_inline_results=isinstance(body.get("results"), list))
+    results = body.get("results")
+    reasons = batch_states.problems(body.get("error"))
+    state = batch_states.openai_state(body, reasons, has_results=isinstance(results, list) and bool(results))
+    return None if state is None else replace(state, has_inline_results=isinstance(results, list))
 
 
 def _is_same_model(one: str, other: str) -> bool:

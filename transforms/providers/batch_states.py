@@ -9,7 +9,7 @@ from typing import Any
 
 from transforms.providers.base import Provider
 from transforms.providers.batch_base import BatchPage, CreateFacts
-from transforms.providers.classify import error_words, unreadable
+from transforms.providers.classify import ErrorWords, error_words, unreadable
 from transforms.providers.headers import iso_time_s, number
 from transforms.providers.reading import clean, count, mapping, parse_json, plain, words
 from transforms.records.batch import TERMINAL, BatchLimits, BatchProblem, BatchState, BatchStatus
@@ -23,6 +23,11 @@ PAGE_SIZE = 100
 
 #: Our clock and the provider's may differ by this much, seconds, when a batch is looked for by its time.
 CLOCK_SLACK_S = 600.0
+
+#: `BatchState.raw_status` of a batch that is GONE. DELETED: for certain. NOT_FOUND: as far as one look can tell; the
+#: provider may not show the batch yet, or not to this key.
+DELETED = "deleted"
+NOT_FOUND = "not_found"
 
 _HEADROOM_PERCENT = 5
 _MAX_TIME_S = 1e11
@@ -102,10 +107,19 @@ def _problem(item: Mapping[str, Any]) -> BatchProblem:
     return BatchProblem(None if code is None else clean(code, 100), clean(message), count(line))
 
 
-def openai_state(body: Mapping[str, Any], reasons: tuple[BatchProblem, ...]) -> BatchState | None:
+def openai_state(
+    body: Mapping[str, Any], reasons: tuple[BatchProblem, ...], *, has_results: bool = False
+) -> BatchState | None:
     """Read a batch object of OpenAI's shape (2.5); None when it has no id.
 
-    `failed` is REJECTED when nothing of it was run: it gives reasons, and no request of it is counted.
+    `failed` is REJECTED when nothing of it was run: it gives reasons, no request of it is counted as done, and it has
+    no results, which some failed batches of Azure have beside their reasons (3.4). A total says nothing: it may be
+    counted before the batch is rejected.
+
+    Args:
+        body: the batch object.
+        reasons: why it failed, if it did.
+        has_results: there are results beside it (OpenRouter).
     """
     batch_id = words(body.get("id"))
     if batch_id is None:
@@ -113,7 +127,9 @@ def openai_state(body: Mapping[str, Any], reasons: tuple[BatchProblem, ...]) -> 
     status, raw, is_known = status_word(body.get("status"))
     counts = mapping(body.get("request_counts"))
     total, completed, failed = (count(counts.get(name)) for name in ("total", "completed", "failed"))
-    if status is BatchStatus.FAILED and reasons and not (total or completed or failed):
+    output_file_id, error_file_id = words(body.get("output_file_id")), words(body.get("error_file_id"))
+    may_have_run = completed or failed or output_file_id or error_file_id or has_results
+    if status is BatchStatus.FAILED and reasons and not may_have_run:
         status = BatchStatus.REJECTED
     return BatchState(
         provider_batch_id=batch_id,
@@ -126,8 +142,8 @@ def openai_state(body: Mapping[str, Any], reasons: tuple[BatchProblem, ...]) -> 
         created_at_s=time_s(body.get("created_at")),
         expires_at_s=time_s(body.get("expires_at")),
         input_file_id=words(body.get("input_file_id")),
-        output_file_id=words(body.get("output_file_id")),
-        error_file_id=words(body.get("error_file_id")),
+        output_file_id=output_file_id,
+        error_file_id=error_file_id,
         problems=reasons,
         metadata=pairs(body.get("metadata")),
         model=words(body.get("model")),
@@ -145,19 +161,43 @@ def refusal(provider: Provider, response: HttpResponse) -> CallError:
     return unreadable(response, data, what="a body without what was asked for")
 
 
-def gone(provider_batch_id: str, response: HttpResponse) -> BatchState | None:
+def is_own_error(data: Any, *, is_typed: bool = False) -> bool:
+    """Tell an error in the provider's own shape, `{"error": {...}}`, from those of gateways in front of it.
+
+    Args:
+        data: the JSON of the body.
+        is_typed: the provider (Anthropic) marks its errors with `"type": "error"` beside.
+    """
+    body = mapping(data)
+    return bool(mapping(body.get("error"))) and (not is_typed or body.get("type") == "error")
+
+
+def gone(provider_batch_id: str, response: HttpResponse, *, is_typed: bool = False) -> BatchState | None:
     """Return the state GONE when a status check says that there is no such batch any more, else None.
 
-    That is a 410; a 404 in the provider's own words (a gateway's page at 404 says nothing of the batch); and, for
-    batches long past, an `invalid_request_error` at 200 (providers.md 10.1).
+    That is a 410 (DELETED); a 404 in the provider's own shape (a gateway's says nothing of the batch); and, for
+    batches long past, an `invalid_request_error` at 200 (providers.md 10.1). The last two are NOT_FOUND.
+
+    Args:
+        provider_batch_id: the batch that was asked for.
+        response: the reply.
+        is_typed: as `is_own_error` takes it.
     """
-    error = error_words(parse_json(response.body))
-    says_so = error is not None and (response.status == 404 or error.type == "invalid_request_error")
-    if response.status != 410 and not (says_so and response.status in {200, 404}):
+    data = parse_json(response.body)
+    error = error_words(data)
+    if response.status == 410:
+        word = DELETED
+    elif error is not None and is_own_error(data, is_typed=is_typed) and _is_not_found(response.status, error):
+        word = NOT_FOUND
+    else:
         return None
     message = (error.message if error else None) or f"HTTP {response.status}: the batch is gone"
     problem = BatchProblem(error.name if error else None, clean(message))
-    return BatchState(provider_batch_id, BatchStatus.GONE, f"HTTP {response.status}", problems=(problem,))
+    return BatchState(provider_batch_id, BatchStatus.GONE, word, problems=(problem,))
+
+
+def _is_not_found(status: int, error: ErrorWords) -> bool:
+    return status == 404 or (status == 200 and error.type == "invalid_request_error")
 
 
 def status_refusal(provider: Provider, response: HttpResponse) -> CallError:

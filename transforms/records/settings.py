@@ -156,6 +156,7 @@ class BatchingSettings(_Settings):
         threshold: auto: fewer fresh requests than this go real time.
         max_requests: requests of one batch, at most; the provider's own limit counts too.
         poll_interval: seconds between the first status checks; they grow to 15 minutes.
+        settle: seconds that a listing is given to show a batch whose create got no reply, before it counts as absent.
         deadline: seconds from submission until the batch is given up; on_deadline: what its unfinished requests do then.
         retry_failed: what requests do that a batch ended without answering.
         allowed_providers: providers whose batch API may be used; None: every one that has one.
@@ -168,6 +169,7 @@ class BatchingSettings(_Settings):
     threshold: Annotated[int, Field(ge=1)] = 20
     max_requests: Annotated[int, Field(ge=1)] = 50_000
     poll_interval: Seconds = 30.0
+    settle: Seconds = 120.0
     deadline: Seconds = 86_400.0
     on_deadline: Literal["real_time", "detach", "dead_letter"] = "real_time"
     retry_failed: Literal["real_time", "batch", "none"] = "real_time"

@@ -24,8 +24,10 @@ from transforms.rules.redaction import REDACTED, Redactor
 
 #: So many different costs of a batch's requests are remembered; most have the token counts of another.
 _COSTS_KEPT = 10_000
+_CUT_OFF = frozenset({FailureKind.EXPIRED, FailureKind.CANCELLED})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_BILLED = Cost(Decimal(0), CostSource.NOT_BILLED, "the provider refused the request before running it")
+_NOT_RUN = Cost(Decimal(0), CostSource.NOT_BILLED, "the batch ended without running the request")
 _MAYBE_BILLED = Cost(None, CostSource.UNKNOWN, "the reply was lost: the provider may have run the request")
 _UNUSABLE = Cost(None, CostSource.UNKNOWN, "the provider answered without a usable answer and may have charged for it")
 
@@ -138,7 +140,7 @@ class CallRecorder:
         outcome = exchange.outcome
         if isinstance(outcome, CallError) and not _was_run(outcome):
             if not outcome.may_be_billed:
-                return _NOT_BILLED
+                return _NOT_RUN if outcome.kind in _CUT_OFF else _NOT_BILLED
             answered = exchange.response is not None and 200 <= exchange.response.status < 300
             return _UNUSABLE if answered else _MAYBE_BILLED
         if exchange.processing == "real_time":

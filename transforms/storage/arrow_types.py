@@ -45,8 +45,12 @@ RUNS = pa.schema(
 
 BATCHES = pa.schema(
     [
-        _required("batch_id", pa.string(), "One group of requests taken up by one run"),
-        _required("run_id", pa.string(), "The run that took it up (runs.run_id)"),
+        _required(
+            "batch_id",
+            pa.string(),
+            "One group of requests; with run_id the key: a provider's batch has a row for each run that had to do with it",
+        ),
+        _required("run_id", pa.string(), "The run that took it up, and left it as this row says (runs.run_id)"),
         _required("batch_key", pa.string(), "Hash of the request ids, provider and model"),
         _required("mode", pa.string(), "How its requests travelled"),
         _required("provider_name", pa.string(), "OpenTelemetry's gen_ai.provider.name"),
@@ -78,7 +82,7 @@ CALLS = pa.schema(
     [
         _required("call_id", pa.string(), "One exchange with a provider"),
         _required("run_id", pa.string(), "The run that made it (runs.run_id)"),
-        _required("batch_id", pa.string(), "The batch it belongs to (batches.batch_id)"),
+        _required("batch_id", pa.string(), "The batch it belongs to (batches.batch_id, of the same run_id)"),
         _required("call_index", pa.int64(), "Its number inside the batch, from 0"),
         _required("call_type", pa.string(), "LLM: one request's answer; HTTP: any other exchange"),
         _optional("custom_id", pa.string(), "The request's name inside the batch (batch_members.custom_id)"),

@@ -7,8 +7,9 @@ paid for twice, and calls go on being numbered where they stopped.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transforms.records.failure import FailureKind
 from transforms.storage.ledger import SettledAnswer, better, segments, settled_call
-from transforms.storage.ledger_lines import BROKEN_LINE, broken_line, parse_line
+from transforms.storage.ledger_lines import BROKEN_LINE, broken_line, parse_line, settled_kind
 
 _READ_BUFFER_BYTES = 1 << 18
 
@@ -21,11 +22,13 @@ class RecordedCalls:
         next_index: the call_index after the highest.
         custom_ids: requests with an LLM call of this batch.
         settled: of these, by request_id, what can be reused.
+        kinds: how each of the others ended, by custom_id.
     """
 
     next_index: int = 0
     custom_ids: set[str] = field(default_factory=set)
     settled: dict[str, SettledAnswer] = field(default_factory=dict)
+    kinds: dict[str, FailureKind] = field(default_factory=dict)
 
 
 def recorded_calls(ledger: str, batch_id: str) -> RecordedCalls:
@@ -56,6 +59,8 @@ def _take(found: RecordedCalls, batch_id: str, line: bytes) -> None:
         return
     found.custom_ids.add(call["custom_id"])
     answer = settled_call(call)
-    if answer is not None:
+    if answer is None:
+        found.kinds[call["custom_id"]] = settled_kind(call)
+    else:
         known = found.settled.get(answer.request_id, answer)
         found.settled[answer.request_id] = better(known, answer)

@@ -1,14 +1,15 @@
 """The ledger of provider batches: what is known of them (`batch_fold.py` reads it), and all that is written of them.
 
 Every file is created once, durably, before the next step is taken, and never changed; the writers may be repeated.
-Here only `give_up` and `sweep_unsent` remove anything, and only of batches that never reached for the provider; a
-handle that was wrong is taken back by `batch_claims.disown`.
+Here only `give_up` and `sweep_unsent` remove anything, and only of batches that never reached for the provider; the
+request files of closed ones are for `batch_sweep.sweep_prompts`, and `batch_claims.disown` takes a wrong handle back.
 """
 
 import shutil
 from pathlib import Path
 
 from transforms.records.errors import InternalError
+from transforms.rules.place import Place, is_same_place
 from transforms.storage.batch_entry import (
     ABANDONED,
     BatchEntry,
@@ -161,23 +162,35 @@ def record_collected(ledger: str, key: str, collected: Collected) -> bool:
     return _record(ledger, key, COLLECTED_NAME, collected)
 
 
-def creates_since(ledger: str, since_s: float) -> int:
-    """Return how many creates were begun at `since_s` (Unix seconds) or later, those that came to nothing included.
+def creates_since(ledger: str, since_s: float, *, place: Place | None = None) -> int:
+    """Return how many creates were begun at `since_s` or later, those that came to nothing included.
+
+    Args:
+        ledger: the ledger's folder.
+        since_s: Unix seconds.
+        place: count those of batches that are there (`rules/place.py`); None: all.
 
     Raises:
-        InternalError: an intent is damaged.
+        InternalError: an intent or a staged.json is damaged.
     """
-    paths = list_files(intents_folder(ledger), ".json")
-    return sum(read_record(ledger, key_of_intent(path), path, Intent).intended_at_s >= since_s for path in paths)
+    keys = [
+        key_of_intent(path) for path in list_files(intents_folder(ledger), ".json") if _began(ledger, path, since_s)
+    ]
+    return len(keys) if place is None else sum(_is_batch_at(ledger, key, place) for key in keys)
 
 
-def tokens_in_flight(ledger: str) -> int:
+def tokens_in_flight(ledger: str, *, place: Place | None = None) -> int:
     """Return the estimated prompt tokens of all batches that wait at the provider, or may.
+
+    Args:
+        ledger: the ledger's folder.
+        place: count the batches that are there (`rules/place.py`); None: all.
 
     Raises:
         InternalError: as `read_entry`.
     """
-    return sum(entry.staged.token_estimate for entry in open_entries(ledger) if entry.phase is not Phase.ENDED)
+    staged = [entry.staged for entry in open_entries(ledger) if entry.phase is not Phase.ENDED]
+    return sum(one.token_estimate for one in staged if place is None or _is_at(one, place))
 
 
 def give_up(ledger: str, entry: BatchEntry, run_id: str, now_s: float) -> bool:
@@ -234,6 +247,22 @@ def sweep_unsent(ledger: str, run_id: str, now_s: float) -> list[str]:
             given_up.append(key)
     _sweep_requests(ledger)
     return given_up
+
+
+def _began(ledger: str, path: str, since_s: float) -> bool:
+    return read_record(ledger, key_of_intent(path), path, Intent).intended_at_s >= since_s
+
+
+def _is_batch_at(ledger: str, key: str, place: Place) -> bool:
+    try:
+        staged = read_record(ledger, key, batch_path(ledger, key, STAGED_NAME), Staged)
+    except FileNotFoundError:
+        return True  # Somebody's create it was; rather wait than be refused.
+    return _is_at(staged, place)
+
+
+def _is_at(staged: Staged, place: Place) -> bool:
+    return is_same_place((staged.provider_name, staged.address), place)
 
 
 def _record(ledger: str, key: str, name: str, record: object) -> bool:
