@@ -24,6 +24,7 @@ from transforms.records.errors import ConfigError
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError
 from transforms.records.settings import Job
+from transforms.rules.place import is_same_place
 from transforms.rules.redaction import Redactor
 from transforms.storage.batch_entry import BatchEntry, Cancel, Phase
 from transforms.storage.batch_ledger import list_entries, record_cancel
@@ -123,7 +124,7 @@ def _door(output: str, ledger: str, entries: Sequence[BatchEntry]) -> Iterator["
     provider = make_provider(job.model, None)
     for entry in entries:
         staged = entry.staged
-        if (staged.provider_name, staged.address) != (provider.name, provider.base_url):
+        if not is_same_place((staged.provider_name, staged.address), (provider.name, provider.base_url)):
             raise ConfigError(
                 f"batch {entry.key[:SHORT]} is at {staged.provider_name} ({staged.address}), but the newest run of "
                 f"this output asks {provider.name} ({provider.base_url}); run the job there again first, or cancel "

@@ -61,10 +61,11 @@ class BatchSender:
     def _is_held_back(self, ref: BatchRef) -> bool:
         """Whether the provider's limits leave no room for this batch now."""
         desk, batching = self._desk, self._desk.batching
-        if creates_since(desk.ledger, time.time() - _HOUR_S) >= batching.batches_per_hour:
+        place = (desk.name, desk.worker.provider.base_url)
+        if creates_since(desk.ledger, time.time() - _HOUR_S, place=place) >= batching.batches_per_hour:
             return True
         limit = batching.enqueued_tokens
-        waiting = 0 if limit is None else tokens_in_flight(desk.ledger)
+        waiting = 0 if limit is None else tokens_in_flight(desk.ledger, place=place)
         return limit is not None and waiting > 0 and waiting + ref.token_estimate > limit
 
     def _send(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:

@@ -14,6 +14,7 @@ from pipelines.sandbox.server import RunningSandbox
 from pipelines.summary import RunResult
 from tests.conformance.batch_jobs import KEY, KEYS, PROVIDERS, Workshop
 from tests.conformance.jobs import Output, exact_sum, plain_rows
+from transforms.records.failure import FailureKind
 
 _ROWS = {"openai": 1000, "azure_openai": 300, "anthropic": 1000, "openrouter": 300}
 _FAULTS = FaultPlan(
@@ -88,7 +89,7 @@ def test_what_the_batch_left_unanswered_is_redone_one_by_one(faulty: _FaultyRun)
     outcomes = {call["request_id"]: call["outcome"] for call in by_batch}
     assert len(outcomes) == len(by_batch) == faulty.count
     assert set(_REDONE) & set(outcomes.values()) == set(outcomes.values()) - {"ok", "refusal", "truncated"}
-    assert Counter(outcomes.values())["missing_result"] >= faulty.count * 0.02
+    assert Counter(outcomes.values())[str(FailureKind.MISSING_RESULT)] >= faulty.count * 0.02
     unanswered = {request_id for request_id, outcome in outcomes.items() if outcome in _REDONE}
     again = faulty.output.values(
         "select distinct request_id from {calls} c join {batches} b using (batch_id)"
