@@ -11,7 +11,7 @@ READY := $(VENV)/.installed
 SOURCES := pipelines transforms tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench check environment clean
+.PHONY: help demo test soak lint types bench check environment clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -20,7 +20,10 @@ demo: $(READY) ## Label 64 reviews with a small model on this machine: no key, n
 	$(BIN)/rowbeam run pipelines/jobs/reviews/job.yaml
 
 test: $(READY) ## Run the test suite
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal tests --ignore=tests/benchmarks --ignore=tests/engines
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not soak" tests --ignore=tests/benchmarks --ignore=tests/engines
+
+soak: $(READY) ## Run the longer tests: every provider killed at every step, and again and again
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m soak tests/faults
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check $(SOURCES) setup.py

@@ -20,6 +20,8 @@ _ROWS, _PER_BATCH = 280, 260
 _ROW_ERRORS = 0.05
 _TIMING = BatchTiming(validating_s=0.0, queue_s=0.05, duration_s=0.3)
 _TRIES = 4
+#: One provider with files and metadata, one with neither: the others go the same ways, in `make soak`.
+_ALWAYS = ("openai", "anthropic")
 _TWINS = 3  # batches of one row
 _MODELS: dict[str, dict[str, Any]] = {
     "openai": {},
@@ -141,6 +143,8 @@ def _check(bench: Bench, folder: Path, case: Case) -> None:
 def _param(case: Case) -> Any:
     lacking = [STEPS[step].lacking[case.provider] for step in case.steps if case.provider in STEPS[step].lacking]
     marks = [pytest.mark.skip(reason=f"{case.provider} has no step {case.steps[0]}: {lacking[0]}")] if lacking else []
+    if case.provider not in _ALWAYS and not case.twins:
+        marks.append(pytest.mark.soak)
     return pytest.param(case, id="-".join((case.provider, *case.steps)), marks=marks)
 
 
@@ -168,7 +172,7 @@ _IN_A_ROW = (
 _NEVER_SENT = ("in_upload", "after_upload", "after_upload", "after_intent", "in_create", "in_create", "after_create")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "case",
     [
