@@ -121,8 +121,7 @@ class BatchCollector:
                 break
             LOG.warning("batch_results_short", extra={"batch_id": work.ref.batch_id})
             time.sleep(min(_LATE_S, desk.batching.poll_interval * 2**look))
-            newer = desk.client.status(work.handle.provider_batch_id)
-            state = newer if isinstance(newer, BatchState) and newer.is_terminal else state
+            state = self._newer(work, state)
             fetched = self._fetch(work, state)
         yield from desk.take_records()
         if isinstance(fetched, CallError):
@@ -142,6 +141,13 @@ class BatchCollector:
             return CallError(FailureKind.MISSING_RESULT, message)
         yield from self._reader.on_record(self._reader.missing(work, members, ids, orphans))
         return None
+
+    def _newer(self, work: Work, state: BatchState) -> BatchState:
+        """Look at an ended batch afresh; a look that does not find it can't make the results at hand worthless."""
+        newer = self._desk.client.status(work.handle.provider_batch_id)
+        if isinstance(newer, CallError) or not newer.is_terminal or newer.status is BatchStatus.GONE:
+            return state
+        return newer
 
     def _fetch(self, work: Work, state: BatchState) -> list[Downloaded] | CallError:
         if state.status is BatchStatus.GONE:
