@@ -1,6 +1,7 @@
 """For every test: no network, a clean environment that is put back, and a fixed seed."""
 
 import ipaddress
+import logging
 import os
 import random
 import re
@@ -66,6 +67,16 @@ def _guard_sockets(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(socket.socket, "connect", guarded_connect)
     patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
     patch.setattr(socket, "getaddrinfo", guarded_look_up)
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """Put the root logger's handlers and level back: a command's handlers write to streams that end with its test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)
