@@ -49,8 +49,8 @@ class Asked:
 
 
 BENCHMARKS: dict[str, Callable[[Asked], Outcome]] = {
-    "pooled-500": lambda asked: pooled.measure(asked.row_count(20_000, 1_500), 500, asked.repeat_count(3), 0.85),
-    "pooled-2000": lambda asked: pooled.measure(asked.row_count(40_000, 4_000), 2_000, asked.repeat_count(3), 0.50),
+    "pooled-500": lambda asked: pooled.measure(asked.row_count(100_000, 1_500), 500, asked.repeat_count(1), 0.85),
+    "pooled-2000": lambda asked: pooled.measure(asked.row_count(150_000, 4_000), 2_000, asked.repeat_count(1), 0.50),
     "cpu": lambda asked: cpu_per_row.measure(
         asked.row_count(40_000, 2_000), 500 if asked.quick else 2_000, asked.repeat_count(3), asked.profile
     ),
