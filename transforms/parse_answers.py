@@ -18,7 +18,7 @@ from transforms.records.request import Lane, ModelRequest, PriorAttempt, PromptH
 from transforms.rules.answer import AnswerReader
 from transforms.rules.call_record import blank
 from transforms.rules.fingerprint import RequestIdentity
-from transforms.rules.prompt import prompt_sha256
+from transforms.rules.prompt_hash import prompt_sha256
 from transforms.rules.repair import repair_prompt
 
 

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from transforms.providers.base import Provider
-from transforms.providers.reading import NOT_JSON, clean, mapping, parse_json, plain, quote, words
+from transforms.providers.reading import NOT_JSON, clean, mapping, parse_json, plain, quote, to_json, words
 from transforms.records.batch import BatchLine
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError, HttpResponse
@@ -71,7 +69,7 @@ def empty_line(custom_id: str, line: bytes, provider_request_id: str | None = No
 def as_bytes(body: Any) -> bytes:
     """Return a row's body as it would have come over HTTP: text as it is, anything else as JSON."""
     try:
-        return body.encode() if isinstance(body, str) else orjson.dumps(body)
+        return body.encode() if isinstance(body, str) else to_json(body)
     except TypeError:
         # Read, but nested too deeply to be written again; no answer is.
         return plain(body).encode()

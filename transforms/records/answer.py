@@ -5,11 +5,13 @@ from decimal import Decimal
 from typing import Any
 
 from transforms.records.failure import KINDS, FailureKind, Stage
+from transforms.records.quick import quick
 from transforms.records.reply import Usage
 from transforms.records.request import ModelRequest, request_from
 from transforms.records.row import AskedRow, asked_from
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
     """How one request ended, from a call now or from the ledger.
@@ -72,6 +74,7 @@ def _answer(request: tuple[Any, ...], kind: str, *rest: Any) -> ModelAnswer:
     )
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
     """A request left unsent because the run stopped; the next run of the job takes it up.
@@ -103,6 +106,7 @@ def _pending(
     return PendingRequest(root_request_id, reason, None if kind is None else KINDS[kind], asked, crowded)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class RequestResult:
     """What the rows of one MAIN request get: a checked value or a failure.

@@ -5,6 +5,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from transforms.records.failure import FailureKind
+from transforms.records.quick import quick
 from transforms.records.usage import Usage
 
 __all__ = ["CallError", "FinishReason", "HttpRequest", "HttpResponse", "RateLimits", "Reply", "Usage"]
@@ -22,6 +23,7 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class RateLimits:
     """What rate-limit headers said, None where they were silent; reset_* are seconds from now."""
@@ -34,6 +36,7 @@ class RateLimits:
     reset_tokens_s: float | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A paid-for answer: the provider finished a completion, whatever became of it.
@@ -91,6 +94,7 @@ class CallError:
     service_tier: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """One HTTP exchange to make: absolute url, headers without the content-length, and the body."""
@@ -101,6 +105,7 @@ class HttpRequest:
     body: bytes
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     """What came back: header names in lower case, body decoded from any content-encoding."""

@@ -10,6 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from transforms.records.quick import quick
 from transforms.records.row import AskedRow, asked_from
 from transforms.records.usage import Usage
 
@@ -41,6 +42,7 @@ class Prompt:
         return Prompt, (self.system, self.turns)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PromptHashes:
     """Hex sha256 digests that say what a prompt was made of; lookup is None without lookup files."""
@@ -69,6 +71,7 @@ class PriorAttempt:
     error: str
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One distinct question; rows that ask the same thing share it.
@@ -159,10 +162,9 @@ class RequestGroup:
 
 def pack(request: ModelRequest) -> bytes:
     """Return the request as bytes: what it crosses shuffles as, packed where it is made, unpacked where it is called."""
-    return pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
+    return pickle.dumps(request.flat(), pickle.HIGHEST_PROTOCOL)
 
 
 def unpack(packed: bytes) -> ModelRequest:
     """Return the request of `pack`."""
-    request: ModelRequest = pickle.loads(packed)  # noqa: S301 - packed in this pipeline
-    return request
+    return request_from(*pickle.loads(packed))  # noqa: S301 - packed in this pipeline

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from transforms.records.quick import quick
 
+
+@quick
 @dataclass(frozen=True, slots=True)
 class RawRow:
     """One readable input row, not yet identified.
@@ -24,6 +27,7 @@ class RawRow:
         return RawRow, (self.values, self.path, self.line)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class SourceRow:
     """One input row with its identity.
@@ -77,6 +81,7 @@ def asked_from(*flat: Any) -> AskedRow:
     return AskedRow(SourceRow(*flat[:-1]), flat[-1])
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class RowOutcome:
     """A row of the audit table `rows`.

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
-from json_repair import repair_json
-
 _FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n?(.*?)```", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _WORD = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|[^\W\d_]+")
@@ -108,6 +106,9 @@ def recover_json(text: str, kinds: tuple[type, ...]) -> Any:
     body = _outermost(text)
     if not body or len(body) > _MAX_REPAIR_CHARS or _is_runaway(body):
         raise NotJsonError("it holds no JSON value that could be repaired")
+    # Seldom needed, and a tenth of the time that a command takes to start.
+    from json_repair import repair_json
+
     try:
         value = repair_json(body, return_objects=True, skip_json_loads=True)
     except Exception as exc:  # json_repair guards its own parsing with many kinds of errors

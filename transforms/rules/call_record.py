@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -19,12 +19,15 @@ from transforms.records.call import CallRecord, CallStatus, CallType, Cost, Cost
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError, HttpResponse, Reply
 from transforms.records.request import ModelRequest
+from transforms.rules.hidden import CUT, blank_cut
 from transforms.rules.price import PriceTable, Processing
 from transforms.rules.redaction import REDACTED, Redactor
 
 #: So many different costs of a batch's requests are remembered; most have the token counts of another.
 _COSTS_KEPT = 10_000
+_LLM, _SUCCESS, _ERROR, _OK = CallType.LLM, CallStatus.SUCCESS, CallStatus.ERROR, FailureKind.OK
 _CUT_OFF = frozenset({FailureKind.EXPIRED, FailureKind.CANCELLED})
+_OUR_WORDS = frozenset({*_CUT_OFF, FailureKind.MISSING_RESULT, FailureKind.RESULTS_GONE})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_BILLED = Cost(Decimal(0), CostSource.NOT_BILLED, "the provider refused the request before running it")
 _NOT_RUN = Cost(Decimal(0), CostSource.NOT_BILLED, "the batch ended without running the request")
@@ -32,9 +35,8 @@ _MAYBE_BILLED = Cost(None, CostSource.UNKNOWN, "the reply was lost: the provider
 _UNUSABLE = Cost(None, CostSource.UNKNOWN, "the provider answered without a usable answer and may have charged for it")
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """The facts of one try.
+class Exchange(NamedTuple):
+    """The facts of one try; a tuple because there is one for each row.
 
     Attributes:
         shown_body: the request body as audit may show it (redacted fields left out).
@@ -74,49 +76,52 @@ class CallRecorder:
 
     def record(self, exchange: Exchange) -> CallRecord:
         """Return the ledger line of one exchange; never raises on what a provider sent."""
-        request, outcome = exchange.request, exchange.outcome
+        request, response, outcome = exchange.request, exchange.response, exchange.outcome
         reply = outcome if isinstance(outcome, Reply) else None
-        usage = outcome.usage
+        is_ok, hashes, usage = outcome.kind is _OK, request.hashes, outcome.usage
         cost = self._cost(exchange)
         request_json, response_json = self._payloads(exchange)
-        return CallRecord(
-            call_id=exchange.call_id,
-            run_id=self.run_id,
-            batch_id=exchange.batch_id,
-            call_index=exchange.call_index,
-            call_type=CallType.LLM,
-            custom_id=exchange.custom_id,
-            request_id=request.request_id,
-            root_request_id=request.root_request_id,
-            lane=request.lane,
-            attempt=exchange.attempt,
-            status=CallStatus.SUCCESS if outcome.kind is FailureKind.OK else CallStatus.ERROR,
-            kind=outcome.kind,
-            http_status=exchange.response.status if exchange.response else None,
-            provider_request_id=self._own(exchange.provider_request_id),
-            started_at_us=exchange.started_at_us,
-            latency_ms=exchange.latency_ms,
-            waited_ms=exchange.waited_ms,
-            request_json=request_json,
-            response_json=response_json,
-            error_json=self._error(outcome, request.redacted_values),
-            provider_name=self.provider_name,
-            request_model=self.request_model,
-            response_model=reply.response_model if reply else self._own(outcome.response_model),
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cache_read_input_tokens=usage.cache_read_input_tokens,
-            cache_write_input_tokens=usage.cache_write_input_tokens,
-            reasoning_output_tokens=usage.reasoning_output_tokens,
-            finish_reasons=(str(reply.finish_reason),) if reply else (),
-            cost_usd=cost.usd,
-            cost_source=cost.source,
-            cost_reason=self._own(cost.reason),
-            prompt_sha256=request.hashes.prompt,
-            template_sha256=request.hashes.template,
-            variables_sha256=request.hashes.variables,
-            lookup_sha256=request.hashes.lookup,
-            text=reply.text if reply else None,
+        return CallRecord.of(
+            {
+                "call_id": exchange.call_id,
+                "run_id": self.run_id,
+                "batch_id": exchange.batch_id,
+                "call_index": exchange.call_index,
+                "call_type": _LLM,
+                "custom_id": exchange.custom_id,
+                "request_id": request.request_id,
+                "root_request_id": request.root_request_id,
+                "lane": request.lane,
+                "attempt": exchange.attempt,
+                "status": _SUCCESS if is_ok else _ERROR,
+                "kind": outcome.kind,
+                "http_status": response.status if response else None,
+                "provider_request_id": self._own(exchange.provider_request_id),
+                "started_at_us": exchange.started_at_us,
+                "latency_ms": exchange.latency_ms,
+                "waited_ms": exchange.waited_ms,
+                "request_json": request_json,
+                "response_json": response_json,
+                "error_json": None if is_ok else self._error(exchange),
+                "provider_name": self.provider_name,
+                "request_model": self.request_model,
+                "response_model": reply.response_model if reply else self._own(outcome.response_model),
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "cache_read_input_tokens": usage.cache_read_input_tokens,
+                "cache_write_input_tokens": usage.cache_write_input_tokens,
+                "reasoning_output_tokens": usage.reasoning_output_tokens,
+                "finish_reasons": (str(reply.finish_reason),) if reply else (),
+                "cost_usd": cost.usd,
+                "cost_source": cost.source,
+                "cost_reason": self._own(cost.reason),
+                "prompt_sha256": hashes.prompt,
+                "template_sha256": hashes.template,
+                "variables_sha256": hashes.variables,
+                "lookup_sha256": hashes.lookup,
+                "text": reply.text if reply else None,
+                "type": "call",
+            }
         )
 
     def shown(self, text: str, request: ModelRequest) -> str:
@@ -127,10 +132,11 @@ class CallRecorder:
         """Return a reply without the run's own secrets, before its text travels on into records and rows (P9)."""
         if isinstance(outcome, CallError):
             return outcome
-        text, model = self._own(outcome.text), self._own(outcome.response_model)
-        if text == outcome.text and model == outcome.response_model:
+        # What is in neither of them joined is in neither; looked for once, as next to never any is found.
+        both = f"{outcome.text}\n{outcome.response_model}"
+        if self.redactor.own(both) == both:
             return outcome
-        return replace(outcome, text=text, response_model=model)
+        return replace(outcome, text=self._own(outcome.text), response_model=self._own(outcome.response_model))
 
     def _own(self, text: str | None) -> str | None:
         return None if text is None else self.redactor.own(text)
@@ -146,8 +152,8 @@ class CallRecorder:
         if exchange.processing == "real_time":
             return self._price(exchange)
         # All requests of a batch have one time, so that equal token counts have equal costs.
-        facts = (outcome.usage, outcome.response_model, outcome.service_tier, outcome.provider_cost_usd)
-        key = (*facts, exchange.started_at_us, exchange.processing)
+        facts = (outcome.response_model, outcome.service_tier, outcome.provider_cost_usd)
+        key = (outcome.usage.flat(), *facts, exchange.started_at_us, exchange.processing)
         cost = self._batch_costs.get(key)
         if cost is None:
             if len(self._batch_costs) >= _COSTS_KEPT:
@@ -173,8 +179,9 @@ class CallRecorder:
         response = exchange.response
         if self.payloads != "full" or response is None:
             return self._payload(exchange.shown_body), None if response is None else self._payload(response.body)
-        request_text = _blank_body(exchange.shown_body, ())
-        response_text = _blank_body(response.body, exchange.request.redacted_values)
+        request_text = _text(exchange.shown_body)
+        hidden = exchange.request.redacted_values
+        response_text = _blank_body(response.body, hidden) if hidden else _text(response.body)
         # Looking for secrets costs per text more than per character, and next to never finds one.
         both = f"{request_text}\n{response_text}"
         if self.redactor.text(both) == both:
@@ -186,17 +193,30 @@ class CallRecorder:
             return None
         if self.payloads == "hash":
             return orjson.dumps({"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}).decode()
-        return self.redactor.text(_blank_body(body, ()))
+        return self.redactor.text(_text(body))
 
-    def _error(self, outcome: Reply | CallError, hidden: tuple[str, ...]) -> str | None:
-        if outcome.kind is FailureKind.OK:
-            return None
-        error: dict[str, object] = {"kind": str(outcome.kind), "message": reason_of(outcome)}
+    def _error(self, exchange: Exchange) -> str:
+        outcome, hidden = exchange.outcome, exchange.request.redacted_values
+        message = reason_of(outcome) if self.payloads == "full" or _is_ours(exchange) else not_kept(self.payloads)
+        error: dict[str, object] = {"kind": str(outcome.kind), "message": message}
         if isinstance(outcome, CallError):
             error |= {"code": outcome.code, "retry_after_s": outcome.retry_after_s}
         if pattern := _pattern(hidden):
             error = _blank_strings(error, pattern)
         return self.redactor.text(orjson.dumps(error).decode())
+
+
+def not_kept(payloads: str) -> str:
+    """Say in place of a provider's words, which may quote a prompt, that the job does not keep them."""
+    return f"not kept (audit.payloads: {payloads})"
+
+
+def _is_ours(exchange: Exchange) -> bool:
+    """Whether why a call failed is told in our words alone."""
+    outcome = exchange.outcome
+    if isinstance(outcome, Reply):
+        return not outcome.explanation
+    return exchange.response is None and (exchange.processing == "real_time" or outcome.kind in _OUR_WORDS)
 
 
 def _was_run(error: CallError) -> bool:
@@ -211,7 +231,10 @@ def blank(text: str, hidden: tuple[str, ...]) -> str:
     them, in a reply that quotes the answer); each with other than ASCII characters kept or escaped.
     """
     pattern = _pattern(hidden)
-    return text if pattern is None else pattern.sub(REDACTED, text)
+    if pattern is None:
+        return text
+    shown = pattern.sub(REDACTED, text)
+    return blank_cut(shown, {form for value in hidden for form in _forms(value)}) if CUT in shown else shown
 
 
 def _pattern(hidden: tuple[str, ...]) -> re.Pattern[str] | None:
@@ -229,9 +252,13 @@ def _forms(value: str) -> set[str]:
     return {value} | once | {json.dumps(form, ensure_ascii=False)[1:-1] for form in once}
 
 
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "backslashreplace")
+
+
 def _blank_body(body: bytes, hidden: tuple[str, ...]) -> str:
     """Return a body as text without the hidden values; JSON stays JSON: its strings are blanked, however escaped."""
-    text = body.decode("utf-8", "backslashreplace")
+    text = _text(body)
     pattern = _pattern(hidden)
     if pattern is None:
         return text

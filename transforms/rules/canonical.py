@@ -80,10 +80,11 @@ def _is_simple(value: object) -> bool:
     kind = type(value)
     if kind is str or value is None or kind is bool:
         return True
-    if isinstance(value, dict):
-        return kind is dict and all(
-            type(key) is str and key.isascii() and _is_simple(member) for key, member in value.items()
-        )
-    if isinstance(value, list | tuple):
-        return (kind is list or kind is tuple) and all(map(_is_simple, value))
+    if kind is dict:
+        for key, member in value.items():  # type: ignore[attr-defined]
+            if type(key) is not str or not key.isascii() or not (type(member) is str or _is_simple(member)):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return all(map(_is_simple, value))  # type: ignore[call-overload]
     return kind is int and -_SAFE_INT < value < _SAFE_INT  # type: ignore[operator]

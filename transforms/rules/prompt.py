@@ -9,18 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from hashlib import sha256
 from types import TracebackType
 from typing import Any
 
-import orjson
 from jinja2 import Template
 from jinja2.runtime import Context
 
 from transforms.records.errors import ConfigError, RowError
 from transforms.records.failure import FailureKind
+from transforms.records.quick import quick
 from transforms.records.request import Prompt, PromptHashes
 from transforms.rules.canonical import canonical_sha256
+from transforms.rules.plain_template import fill, plain_pieces
+from transforms.rules.prompt_hash import prompt_sha256
 from transforms.rules.templating import (
     Fields,
     MissingColumnError,
@@ -35,6 +36,7 @@ REDACTED = "[redacted]"
 MAX_PROMPT_CHARS = 4 * 1024 * 1024
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """One row's prompt; shown_prompt is None when nothing in it is redacted."""
@@ -173,7 +175,7 @@ class PromptTemplate:
         """The user part, then the system part; a part that does not name the row is its text already."""
         parts: list[str | _Part] = []
         for names, (source, where) in zip(self._names, self._sources, strict=True):
-            part = _Part(self._environment.from_string(source), where)
+            part = _Part(self._environment, source, where)
             try:
                 parts.append(part if names.uses_row else part.render({"lookup": self._lookup}))
             except RowError as exc:
@@ -199,25 +201,21 @@ class PromptTemplate:
         return {key: value for key, value in self.__dict__.items() if key not in {"_environment", "_parts"}}
 
 
-def prompt_sha256(prompt: Prompt) -> str:
-    """Return the hex sha256 of the canonical JSON of [system, turns].
-
-    Raises:
-        TypeError: the prompt holds text that is not Unicode.
-    """
-    return sha256(orjson.dumps((prompt.system, prompt.turns))).hexdigest()
-
-
 class _Part:
     """A compiled template and its name for errors."""
 
-    def __init__(self, template: Template, where: str) -> None:
-        self._template = template
+    def __init__(self, environment: PromptEnvironment, source: str, where: str) -> None:
+        self._template: Template = environment.from_string(source)
         self._where = where
-        self._globals = dict(template.globals)
+        self._globals = dict(self._template.globals)
+        self._plain = plain_pieces(environment.parse(source))
 
     def render(self, variables: dict[str, Any]) -> str:
         """Return the text, stopping at MAX_PROMPT_CHARS rather than when memory is full."""
+        text = None if self._plain is None else fill(self._plain, variables.get("row", {}), MAX_PROMPT_CHARS)
+        return self._render(variables) if text is None else text
+
+    def _render(self, variables: dict[str, Any]) -> str:
         pieces: list[str] = []
         length = 0
         try:

@@ -31,25 +31,26 @@ _KEY_NAMES = frozenset(
 )
 _QUOTING_LEVELS = 3
 _QUOTES = r"""(?:\\?["'])?"""
-# (markers, pattern): a pattern is tried only where one of its markers occurs in the lower-cased text, because looking
-# for markers is many times faster. Group 1 stays.
+# A pattern is tried only where its marker occurs, because looking for markers is many times faster. Group 1 stays.
 _PATTERNS = tuple(
-    (markers, re.compile(pattern))
-    for markers, pattern in (
-        (("sk-",), r"sk-(?<![A-Za-z0-9]sk-)()[A-Za-z0-9_-]{16,}"),
-        (("aiza",), r"AIza(?<![A-Za-z0-9_-]AIza)()[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
-        (("akia", "asia"), r"()(?<![A-Za-z0-9])A[KS]IA[A-Z0-9]{16}(?![A-Za-z0-9])"),
-        (("bearer",), r"((?i:bearer)\s+)(?:(?=[^\s\"']*\d)[A-Za-z0-9._~+/-]{12,}|[A-Za-z0-9._~+/-]{24,})=*"),
-        (
-            ("authorization",),
-            rf"((?i:authorization){_QUOTES}\s*[:=,]\s*{_QUOTES}(?i:basic)\s+)[A-Za-z0-9+/_-]{{4,}}=*",
-        ),
-        (
-            ("api-key", "api_key", "apikey", "subscription-key"),
-            rf"((?i:api[-_]?key|subscription-key){_QUOTES}\s*[:=,]\s*{_QUOTES})(?=[^\s\"']*\d)[^\s\"',;&\\}}\])]{{12,}}",
-        ),
+    (marker, re.compile(pattern))
+    for marker, pattern in (
+        ("sk-", r"sk-(?<![A-Za-z0-9]sk-)()[A-Za-z0-9_-]{16,}"),
+        ("AIza", r"AIza(?<![A-Za-z0-9_-]AIza)()[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])"),
+        ("AKIA", r"()(?<![A-Za-z0-9])AKIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
+        ("ASIA", r"()(?<![A-Za-z0-9])ASIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
     )
 )
+_BEARER = re.compile(r"((?i:bearer)\s+)(?:(?=[^\s\"']*\d)[A-Za-z0-9._~+/-]{12,}|[A-Za-z0-9._~+/-]{24,})=*")
+_BASIC = re.compile(
+    rf"((?i:authorization){_QUOTES}\s*[:=,]\s*{_QUOTES}(?i:basic)\s+)[A-Za-z0-9+/_-]{{4,}}=*",
+)
+_NAMED_KEY = re.compile(
+    rf"((?i:api[-_]?key|subscription-key){_QUOTES}\s*[:=,]\s*{_QUOTES})(?=[^\s\"']*\d)[^\s\"',;&\\}}\])]{{12,}}",
+)
+# In lower case, for patterns that take either; "key" is in all of the last one's.
+_KEY, _KEY_MARKERS = "key", ("api-key", "api_key", "apikey", "subscription-key")
+_KEPT = r"\1" + REDACTED
 
 
 class Redactor:
@@ -60,23 +61,29 @@ class Redactor:
         forms = {form for secret in secrets if len(secret) >= MIN_SECRET_CHARS for form in _forms(secret)}
         # The longest first, so that a form that contains another is replaced as a whole.
         self._forms = tuple(sorted(forms, key=lambda form: (-len(form), form)))
+        self._shortest = min(map(len, forms), default=0)
 
     def text(self, text: str) -> str:
         """Return the text without secrets; the same object when there are none."""
         text = self.own(text)
+        for marker, pattern in _PATTERNS:
+            if marker in text:
+                text = pattern.sub(_KEPT, text)
         lowered = text.lower()
-        for markers, pattern in _PATTERNS:
-            for marker in markers:
-                if marker in lowered:
-                    text = pattern.sub(r"\1" + REDACTED, text)
-                    break
+        if "bearer" in lowered:
+            text = _BEARER.sub(_KEPT, text)
+        if "authorization" in lowered:
+            text = _BASIC.sub(_KEPT, text)
+        if _KEY in lowered and any(marker in lowered for marker in _KEY_MARKERS):
+            text = _NAMED_KEY.sub(_KEPT, text)
         return text
 
     def own(self, text: str) -> str:
         """Return the text without the secrets given; what only looks like one stays. For answers, which are data."""
-        for form in self._forms:
-            if form in text:
-                text = text.replace(form, REDACTED)
+        if len(text) >= self._shortest:
+            for form in self._forms:
+                if form in text:
+                    text = text.replace(form, REDACTED)
         return text
 
     def value(self, value: Any) -> Any:

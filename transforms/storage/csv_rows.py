@@ -59,10 +59,10 @@ def read_csv(file: InputFile, settings: InputSettings, schema: InputSchema) -> I
         records = _CsvRecords(file, lines, delimiter, names)
         if settings.header:
             records.header()
-        take = lines.take
+        take, one_line = lines.take, _OneLine(delimiter)
         while (raw := take()) is not None:
             line = lines.number
-            fields = _line_fields(raw, delimiter)
+            fields = one_line.fields(raw)
             if fields is None or len(fields) != width:
                 parsed = records.parse(raw, width)
                 if parsed is None:
@@ -78,17 +78,34 @@ def read_csv(file: InputFile, settings: InputSettings, schema: InputSchema) -> I
             yield letter
 
 
-def _line_fields(raw: bytes, delimiter: str) -> list[str] | None:
-    """Give the fields of a record that is whole and sound on its one line; None for any other line."""
-    if b"\0" in raw or len(raw) > MAX_LINE_BYTES:
-        return None
-    try:
-        text = raw.decode().rstrip("\r\n")
-        if '"' in text:
-            return next(csv.reader((text,), delimiter=delimiter, strict=True))
-    except (UnicodeDecodeError, csv.Error):
-        return None
-    return text.split(delimiter) if text and "\r" not in text else None
+class _OneLine:
+    """The fast way: records that are whole and sound on one line. The csv reader is kept: to make one takes longer than to use it."""
+
+    def __init__(self, delimiter: str) -> None:
+        self._delimiter = delimiter
+        self._texts: list[str] = []
+        self._reader = self._new_reader()
+
+    def fields(self, raw: bytes) -> list[str] | None:
+        """Give the fields of a record that is whole and sound on its one line; None for any other line."""
+        if b"\0" in raw or len(raw) > MAX_LINE_BYTES:
+            return None
+        try:
+            text = raw.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            return None
+        if '"' not in text:
+            return text.split(self._delimiter) if text and "\r" not in text else None
+        self._texts.append(text)
+        try:
+            return next(self._reader)
+        except (csv.Error, IndexError):  # IndexError: the record asks for another line
+            self._texts.clear()
+            self._reader = self._new_reader()
+            return None
+
+    def _new_reader(self) -> "Iterator[list[str]]":
+        return csv.reader(iter(self._texts.pop, None), delimiter=self._delimiter, strict=True)
 
 
 class _CsvRecords:

@@ -41,8 +41,10 @@ _COST_SOURCES = {member.value: member for member in CostSource}
 
 def encode(record: LedgerRecord) -> bytes:
     """Return the record's line, newline included."""
+    # A record's dict is written in half the time of the record, to the same bytes.
+    fields_of = vars(record) if type(record) is CallRecord else record
     try:
-        return orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(fields_of, default=str, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:
         # A lone surrogate, which models do send as an escape, is no UTF-8; ASCII JSON holds it.
         return json.dumps(asdict(record), default=str, separators=(",", ":")).encode("ascii") + b"\n"
