@@ -4,11 +4,12 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import orjson
-
+from pipelines.model_catalog import LISTED_PROVIDERS, listed_models
+from pipelines.model_list import Send, ServedModels, first_request, read_list
 from pipelines.prepare import PreparedJob
 from pipelines.summary import EXIT_DONE, EXIT_REFUSED
 from transforms.providers import make_provider
@@ -16,14 +17,18 @@ from transforms.providers.base import Provider
 from transforms.providers.transport import HttpTransport, transport_error
 from transforms.records.errors import ConfigError
 from transforms.records.failure import FailureKind
+from transforms.records.model_entry import ModelEntry
 from transforms.records.reply import CallError, HttpRequest, HttpResponse
 from transforms.records.settings import ModelSettings
+from transforms.rules.model_check import either
+from transforms.rules.model_names import near_names
 from transforms.rules.price import PriceTable
 
 _EXIT_WRONG = 2
 _TIMEOUT_S = 15.0
 _REFUSALS = frozenset({FailureKind.AUTH, FailureKind.PERMISSION, FailureKind.QUOTA_EXHAUSTED})
 _MAX_WORDS = 300
+_MAX_NAMES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +52,30 @@ def check_job(prepared: PreparedJob, environ: Mapping[str, str] = os.environ) ->
         environ: where the key is.
 
     Returns:
-        {"job", "ok", "checks": [{"name", "ok", "says"}]}, and the exit code: 0, 2, or 6 when the provider refuses
+        {"job", "ok", "checks": [{"name", "ok", "says"}], "models": {"listed", "served", "not_served": [names],
+        "complete"} | None}: of the manifest's models that are not retired, those the provider serves; and the exit
+        code: 0, 2, also when the job's own model is missing in a list that is complete, or 6 when the provider refuses
         the key.
     """
     provider = make_provider(prepared.job.model, prepared.answer_schema)
     findings = [*_settled(prepared), _key(provider, environ)]
     exit_code = EXIT_DONE
+    served = None
     if is_embedded(prepared.job.model):
         findings += _embedded(prepared.job.model)
     elif findings[-1].ok is not False:
-        found, exit_code = _live(provider, environ)
+        found, exit_code, served = _live(provider, environ)
         findings += found
+    models = None if served is None or served.names is None else _compare(prepared, served)
+    if served is not None:
+        findings.append(_own_model(prepared, served))
+    if models is not None:
+        findings.append(_listed(prepared.job.model.provider, models))
     if exit_code == EXIT_DONE and any(finding.ok is False for finding in findings):
         exit_code = _EXIT_WRONG
     checks = [finding.to_json() for finding in findings]
-    return {"job": prepared.job.name, "ok": exit_code == EXIT_DONE, "checks": checks}, exit_code
+    facts = {"job": prepared.job.name, "ok": exit_code == EXIT_DONE, "checks": checks, "models": models}
+    return facts, exit_code
 
 
 def is_embedded(model: ModelSettings) -> bool:
@@ -81,6 +95,7 @@ def _settled(prepared: PreparedJob) -> list[Finding]:
         Finding("template", True, f"reads {names}"),
         Finding("answer", True, f"{prepared.job.answer.field}: {schema}"),
         Finding("price", None if rates is None else True, _price_words(prepared.price_model, rates)),
+        *(Finding("warning", None, warning.line) for warning in prepared.model_warnings),
     ]
 
 
@@ -115,30 +130,53 @@ def _embedded(model: ModelSettings) -> list[Finding]:
     return [weights, Finding("library", found, words)]
 
 
-def _live(provider: Provider, environ: Mapping[str, str]) -> tuple[list[Finding], int]:
+def _live(provider: Provider, environ: Mapping[str, str]) -> tuple[list[Finding], int, ServedModels | None]:
     key = environ.get(provider.key_env, "").strip() if provider.key_env else None
-    request = provider.probe(key)
-    if request is None:
-        return [Finding("provider", None, "has no free request to try the key with")], EXIT_DONE
-    response = asyncio.run(_send(request))
+    probe = provider.probe(key)
+    if probe is None:
+        return [Finding("provider", None, "has no free request to try the key with")], EXIT_DONE, None
+    request, response, served = asyncio.run(_ask(provider, probe))
     if isinstance(response, CallError):
-        return [
-            Finding("provider", False, f"{request.url}: {response.message}; check model.base_url and the network")
-        ], EXIT_DONE
+        says = f"{request.url}: {response.message}; check model.base_url and the network"
+        return [Finding("provider", False, says)], EXIT_DONE, None
     if response.status >= 400:
-        return _refusal(provider, request, response)
-    answered = Finding("provider", True, f"{request.url} answered HTTP {response.status}")
-    return [answered, _model(provider.request_model, response)], EXIT_DONE
+        return *_refusal(provider, request, response), None
+    return [Finding("provider", True, f"{request.url} answered HTTP {response.status}")], EXIT_DONE, served
 
 
-async def _send(request: HttpRequest) -> HttpResponse | CallError:
+async def _ask(
+    provider: Provider, probe: HttpRequest
+) -> tuple[HttpRequest, HttpResponse | CallError, ServedModels | None]:
+    """Try the key, and read the models list where it was taken; return what was asked last, and its answer."""
     transport = HttpTransport(connections=1)
+
+    async def send(request: HttpRequest) -> HttpResponse | CallError:
+        try:
+            return await transport.send(request, _TIMEOUT_S)
+        except Exception as error:  # noqa: BLE001 - transport_error raises again what it does not know
+            return transport_error(error)
+
     try:
-        return await transport.send(request, _TIMEOUT_S)
-    except Exception as error:  # noqa: BLE001 - transport_error raises again what it does not know
-        return transport_error(error)
+        return await _ask_both(provider, probe, first_request(provider, probe), send)
     finally:
         await transport.close()
+
+
+async def _ask_both(
+    provider: Provider, probe: HttpRequest, first: HttpRequest, send: Send
+) -> tuple[HttpRequest, HttpResponse | CallError, ServedModels | None]:
+    if _path(probe) != _path(first):
+        tried = await send(probe)
+        if isinstance(tried, CallError) or tried.status >= 400:
+            return probe, tried, None
+    response = await send(first)
+    if isinstance(response, CallError) or response.status >= 400:
+        return first, response, None
+    return first, response, await read_list(provider, first, response, send)
+
+
+def _path(request: HttpRequest) -> str:
+    return request.url.partition("?")[0]
 
 
 def _refusal(provider: Provider, request: HttpRequest, response: HttpResponse) -> tuple[list[Finding], int]:
@@ -158,14 +196,52 @@ def _refusal(provider: Provider, request: HttpRequest, response: HttpResponse) -
     ], EXIT_DONE
 
 
-def _model(model: str, response: HttpResponse) -> Finding:
-    """Look for the model in the list, which may be a page of a longer one."""
-    try:
-        listed = [entry["id"] for entry in orjson.loads(response.body)["data"]]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return Finding(
-            "model", None, f"the answer is no models list; whether there is a {model} shows at the first call"
-        )
-    if model in listed:
-        return Finding("model", True, f"{model} is listed")
-    return Finding("model", None, f"{model} is not among the {len(listed):,} listed; it shows at the first call")
+def _own_model(prepared: PreparedJob, served: ServedModels) -> Finding:
+    """Look for the job's own model in the list."""
+    model = prepared.job.model
+    if served.names is None:
+        says = f"the answer is no models list; whether there is a {prepared.request_model} shows at the first call"
+        return Finding("model", None, says)
+    if model.provider == "azure_openai":
+        there = "lists" if _is_served(model.name, prepared.model_entry, served.names) else "does not list"
+        says = f"the resource {there} {model.name}; whether {model.deployment} serves it shows at the first call"
+        return Finding("model", None, says)
+    if _is_served(model.name, prepared.model_entry, served.names):
+        return Finding("model", True, f"{model.name} is listed")
+    if served.is_complete:
+        near = near_names(model.name, served.names)
+        instead = f"; set model.name to one that is, such as {either(near)}" if near else "; set another model.name"
+        return Finding("model", False, f"{model.name} is not among the {len(served.names):,} served{instead}")
+    says = f"{model.name} is not among the {len(served.names):,} listed; it shows at the first call"
+    return Finding("model", None, says)
+
+
+def _is_served(name: str, entry: ModelEntry | None, served: list[str]) -> bool:
+    """Say whether a name, or another one of the same model, is in the list."""
+    same = entry.names if entry is not None and name in entry.names else ()
+    # OpenRouter lists free variants; the others are ways to call a model.
+    plain = (name.partition(":")[0],) if "/" in name and not name.endswith(":free") else ()
+    return any(one in served for one in (name, *same, *plain))
+
+
+def _compare(prepared: PreparedJob, served: ServedModels) -> dict[str, Any] | None:
+    model, today = prepared.job.model, datetime.now(UTC).date()
+    if model.provider not in LISTED_PROVIDERS or served.names is None:
+        return None
+    entries = [entry for entry in listed_models(model.provider, model.manifest) if entry.status(today) != "retired"]
+    missing = [entry.name for entry in entries if not _is_served(entry.name, entry, served.names)]
+    return {
+        "listed": len(entries),
+        "served": len(entries) - len(missing),
+        "not_served": missing,
+        "complete": served.is_complete,
+    }
+
+
+def _listed(provider: str, models: dict[str, Any]) -> Finding:
+    says = f"{models['served']:,} of the manifest's {models['listed']:,} models of {provider} are served"
+    missing = models["not_served"]
+    if not missing:
+        return Finding("manifest", True, says)
+    more = f" and {len(missing) - _MAX_NAMES:,} more (--json names all)" if len(missing) > _MAX_NAMES else ""
+    return Finding("manifest", None, f"{says}; not: {', '.join(missing[:_MAX_NAMES])}{more}")

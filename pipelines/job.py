@@ -1,8 +1,8 @@
 """The job file: YAML, environment and overrides in; a checked, frozen Job out, or one clear line.
 
 Precedence: the file, then `ROWBEAM_A__B=value`, then `--set a.b=value`. Relative paths of the job (input, output,
-templates, lookup files, GGUF model) start at the job file's folder, wherever the command is run. Nothing is
-interpolated: a job holds names of environment variables, never secrets.
+templates, lookup files, model manifest, GGUF model) start at the job file's folder, wherever the command is run.
+Nothing is interpolated: a job holds names of environment variables, never secrets.
 """
 
 import hashlib
@@ -214,9 +214,9 @@ def _with_absolute_paths(job: Job, folder: Path, path: str) -> Job:
             raise ConfigError(f"{Path(path).name}: {key}: no file {show(name)} in {folder}; correct the path")
         return location
 
-    prompt = job.prompt
-    paths = job.input.path
-    model = job.model
+    prompt, model, paths = job.prompt, job.model, job.input.path
+    manifest = existing("model.manifest", model.manifest)
+    gguf = absolute(model.gguf) if model.gguf is not None else None
     return job.model_copy(
         update={
             "input": job.input.model_copy(
@@ -230,7 +230,7 @@ def _with_absolute_paths(job: Job, folder: Path, path: str) -> Job:
                     "lookup": {key: existing(f"prompt.lookup.{key}", name) for key, name in prompt.lookup.items()},
                 }
             ),
-            "model": model.model_copy(update={"gguf": absolute(model.gguf) if model.gguf is not None else None}),
+            "model": model.model_copy(update={"gguf": gguf, "manifest": manifest}),
         }
     )
 

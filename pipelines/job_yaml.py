@@ -47,12 +47,16 @@ _JobLoader.add_implicit_resolver(
 _JobLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
 
 
-def load_mapping(text: bytes, name: str) -> dict[str, Any]:
+_JOB_NEEDS = "a job needs at least name, input, output, prompt, answer and model"
+
+
+def load_mapping(text: bytes, name: str, needs: str = _JOB_NEEDS) -> dict[str, Any]:
     """Parse a YAML document that is a mapping.
 
     Args:
         text: the file's bytes, UTF-8.
         name: what errors call the file.
+        needs: what the mapping has to hold, for the error of a file that holds none.
 
     Raises:
         ConfigError: it is no YAML (with line and column), is empty, is no mapping, or has a key twice.
@@ -68,7 +72,7 @@ def load_mapping(text: bytes, name: str) -> dict[str, Any]:
     _refuse_loops(loaded, name)
     if not isinstance(loaded, dict):
         what = "is empty" if loaded is None else "is not a mapping of keys to values"
-        raise ConfigError(f"{name}: {what}; a job needs at least name, input, output, prompt, answer and model")
+        raise ConfigError(f"{name}: {what}; {needs}")
     return loaded
 
 

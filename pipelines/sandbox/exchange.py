@@ -149,8 +149,8 @@ class House(Protocol):
         """Return the body with what this provider adds to the format."""
         ...
 
-    def models(self) -> dict[str, Any]:
-        """Return the body of its models list."""
+    def models(self, query: str) -> dict[str, Any]:
+        """Return the body of its models list; query: the URL's, for providers that page."""
         ...
 
 

@@ -63,7 +63,7 @@ class Handlers:
         has_version = "anthropic-version" in request.headers
         route = find_route(request.method, path, has_anthropic_version=has_version)
         if route.what != "question":
-            return self._list(route, request, path)
+            return self._list(route, request, path, query)
         self.stats.question_begins()
         try:
             return await self._question(request, route, path, query)
@@ -147,7 +147,7 @@ class Handlers:
         if entry:
             self.bill.end(entry, "dropped")
 
-    def _list(self, route: Route, request: web.BaseRequest, path: str) -> web.Response:
+    def _list(self, route: Route, request: web.BaseRequest, path: str, query: str) -> web.Response:
         house = route.house
         if self.rehearsal.decider.plan.dead:
             return self._refuse(house, TurnedAway(Refused(Problem.OVERLOADED), {}, "dead"))
@@ -160,7 +160,7 @@ class Handlers:
         if key in (None, BAD_KEY) and not is_public:
             problem = Problem.MISSING_KEY if key is None else Problem.BAD_KEY
             return self._refuse(house, TurnedAway(Refused(problem), {}))
-        body = key_info(has_credit=key != NO_CREDIT_KEY) if route.what == "key" else house.models()
+        body = key_info(has_credit=key != NO_CREDIT_KEY) if route.what == "key" else house.models(query)
         return self._json(body, house.headers(self._exchange_id()))
 
     async def _control(self, request: web.BaseRequest, path: str, query: str) -> web.Response:

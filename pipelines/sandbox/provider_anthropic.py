@@ -4,12 +4,23 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qs
 
 from pipelines.sandbox.exchange import Completion, Problem, Refused, bearer
 from pipelines.sandbox.limits import Gauge, Verdict
 
 VERSIONS = ("2023-06-01", "2026-10-21")
-MODELS = ("claude-opus-4-8", "claude-sonnet-4-6", "claude-haiku-4-5-20251001")
+MODELS = (
+    "claude-haiku-5-5",
+    "claude-sonnet-5-5",
+    "claude-opus-5-5",
+    "claude-sonnet-5",
+    "claude-opus-4-8",
+    "claude-sonnet-4-6",
+    "claude-haiku-4-5-20251001",
+    "claude-sonnet-4-5-20250929",
+)
+_PAGE = 20
 _SAMPLING = ("temperature", "top_p", "top_k")
 _NO_CREDIT = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing."
 _WORDS: dict[Problem, tuple[int, str, str]] = {
@@ -79,12 +90,22 @@ class Anthropic:
         """Add nothing: the format is Anthropic's own."""
         return body
 
-    def models(self) -> dict[str, Any]:
-        """Return the models list."""
-        data = [
-            {"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"} for name in MODELS
-        ]
-        return {"data": data, "has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]}
+    def models(self, query: str) -> dict[str, Any]:
+        """Return a page of the models list: `limit` of them (20), after the one named by `after_id`."""
+        asked = {name: values[-1] for name, values in parse_qs(query).items()}
+        limit = int(asked["limit"]) if asked.get("limit", "").isdecimal() else _PAGE
+        after = asked.get("after_id")
+        start = MODELS.index(after) + 1 if after in MODELS else 0
+        names = MODELS[start : start + limit]
+        return {
+            "data": [
+                {"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"}
+                for name in names
+            ],
+            "has_more": start + limit < len(MODELS),
+            "first_id": names[0] if names else None,
+            "last_id": names[-1] if names else None,
+        }
 
 
 def _gauge_headers(prefix: str, gauge: Gauge, now_s: float) -> dict[str, str]:

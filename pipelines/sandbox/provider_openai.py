@@ -7,7 +7,17 @@ from typing import Any
 from pipelines.sandbox.exchange import Completion, Problem, Refused, bearer
 from pipelines.sandbox.limits import Verdict, go_duration
 
-MODELS = ("gpt-4o-2024-08-06", "gpt-4o-mini-2024-07-18", "gpt-4.1-mini-2025-04-14")
+MODELS = (
+    "gpt-4.1-2025-04-14",
+    "gpt-4.1-mini-2025-04-14",
+    "gpt-4o-2024-08-06",
+    "gpt-4o-2024-11-20",
+    "gpt-4o-mini-2024-07-18",
+    "gpt-5.4-mini-2026-03-17",
+    "gpt-5.6-luna",
+    "gpt-6-luna",
+    "gpt-6.1-sol",
+)
 _BILLING_CODES = ("insufficient_quota", "credit_balance_exhausted")
 _WORDS: dict[Problem, tuple[int, str, str | None, str]] = {
     Problem.MISSING_KEY: (401, "invalid_request_error", None, "You didn't provide an API key."),
@@ -79,7 +89,7 @@ class OpenAI:
         """Add nothing: the formats are OpenAI's own."""
         return body
 
-    def models(self) -> dict[str, Any]:
+    def models(self, query: str) -> dict[str, Any]:  # noqa: ARG002 - one page holds all
         """Return the models list."""
         return {"object": "list", "data": [model_entry(name) for name in MODELS]}
 

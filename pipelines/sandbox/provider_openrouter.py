@@ -7,7 +7,14 @@ from typing import Any
 from pipelines.sandbox.exchange import Completion, Finish, Problem, Refused, bearer
 from pipelines.sandbox.limits import Verdict
 
-MODELS = ("openai/gpt-4o-mini", "anthropic/claude-haiku-4.5", "meta-llama/llama-3.3-70b-instruct")
+MODELS = (
+    "openai/gpt-4o-mini",
+    "openai/gpt-6-luna",
+    "anthropic/claude-haiku-4.5",
+    "anthropic/claude-haiku-5.5",
+    "google/gemini-3.5-flash",
+    "meta-llama/llama-3.3-70b-instruct",
+)
 #: Prices in hundred-millionths of a dollar per token: 0.15 and 0.60 USD a million.
 _INPUT_PRICE, _OUTPUT_PRICE = 15, 60
 _UPSTREAMS = {"openai": "OpenAI", "anthropic": "Anthropic", "google": "Google"}
@@ -92,7 +99,7 @@ class OpenRouter:
         body["usage"] |= _cost(completion)
         return body
 
-    def models(self) -> dict[str, Any]:
+    def models(self, query: str) -> dict[str, Any]:  # noqa: ARG002 - one page holds all
         """Return the models list, with prices in USD per token."""
         pricing = {"prompt": "0.00000015", "completion": "0.0000006"}
         return {

@@ -74,7 +74,13 @@ def test_a_job_that_can_not_ask_for_its_batches_is_refused(tmp_path: Path) -> No
 def test_a_parameter_that_batches_refuse_is_named(tmp_path: Path) -> None:
     """The number counts all batches in flight at this provider."""
     write_all_phases(tmp_path / "out")
-    model = {"provider": "openrouter", "name": "m", "base_url": ADDRESS, "params": {"extra": {"models": ["a"]}}}
+    model = {
+        "provider": "openrouter",
+        "name": "m",
+        "allow_unlisted": True,
+        "base_url": ADDRESS,
+        "params": {"extra": {"models": ["a"]}},
+    }
     assert list_in_flight(prepared_job(tmp_path, model)) == []
     for staged in (tmp_path / "out").rglob("staged.json"):
         staged.write_bytes(staged.read_bytes().replace(b'"openai"', b'"openrouter"'))

@@ -5,6 +5,7 @@ line each. Secrets are never held here, only the names of environment variables.
 """
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -128,6 +129,9 @@ class ModelSettings(_Settings):
         routing: OpenRouter's `provider` object, sent as it is.
         gguf: llama_cpp: path of a GGUF file; None takes the installed SmolLM2.
         context_size, slots: llama_cpp: tokens of context per slot, and how many answers it works on at once.
+        allow_unlisted: a model that the model manifest does not know, or knows to refuse a parameter, is a warning.
+        manifest: a YAML file of model entries that extend or replace the built-in manifest's.
+        entry: what this job knows better about its model: keys of a manifest entry, laid over the one found.
     """
 
     provider: ProviderName
@@ -145,6 +149,9 @@ class ModelSettings(_Settings):
     gguf: str | None = None
     context_size: Annotated[int, Field(ge=256)] = 2048
     slots: Annotated[int, Field(ge=1, le=64)] = 4
+    allow_unlisted: bool = False
+    manifest: str | None = None
+    entry: dict[str, Any] | None = None
 
 
 class BatchingSettings(_Settings):
@@ -195,6 +202,18 @@ class PoolSettings(_Settings):
     give_up_after: Seconds = 300.0
 
 
+class BudgetSettings(_Settings):
+    """What the job may spend. Nothing is sent whose worst case does not fit into what is left (P6).
+
+    Attributes:
+        max_usd: US dollars; None: no limit.
+        per: output: over all runs of the job's output together; run: each run anew.
+    """
+
+    max_usd: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] | None = None
+    per: Literal["output", "run"] = "output"
+
+
 class AuditSettings(_Settings):
     """payloads: what the request and response columns hold; redact: input columns whose values they never show."""
 
@@ -226,6 +245,7 @@ class Job(_Settings):
     model: ModelSettings
     batching: BatchingSettings = BatchingSettings()
     pool: PoolSettings = PoolSettings()
+    budget: BudgetSettings = BudgetSettings()
     on_failure: Literal["dead_letter", "keep"] = "dead_letter"
     audit: AuditSettings = AuditSettings()
     sinks: SinkSettings = SinkSettings()
