@@ -32,6 +32,7 @@ ADVICE: Mapping[FailureKind, str] = {
     FailureKind.INVALID_REQUEST: "correct model.params or answer.schema: the provider does not take them",
     FailureKind.CONTEXT_LENGTH_EXCEEDED: "shorten the prompt, or choose a model with a longer context",
     FailureKind.REQUEST_TOO_LARGE: "shorten the prompt",
+    FailureKind.BUDGET: "raise budget.max_usd, then run the job again: answered rows are not asked again",
     FailureKind.ENQUEUED_LIMIT: "set batching.enqueued_tokens to the account's limit, then run the job again",
     FailureKind.EXPIRED: "run the job again, or set batching.retry_failed: real_time",
     FailureKind.CANCELLED: "run the job again, or set batching.retry_failed: real_time",

@@ -17,7 +17,6 @@ _MAX_LINES = 10
 _SHOWN_CHARS = 60
 _LATER_KEYS = frozenset(
     {
-        "budget",
         "input.bigquery",
         "sinks.bigquery",
     }

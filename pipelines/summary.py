@@ -6,6 +6,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines.batch_summary import count_batches
+from pipelines.budget import budget_facts
+from pipelines.estimate_run import compare
 from pipelines.prepare import PreparedJob
 from pipelines.text import plural
 from transforms.records.errors import InternalError
@@ -17,6 +19,7 @@ EXIT_DONE = 0
 EXIT_DEAD_LETTERS = 1
 EXIT_CONFIG = 2
 EXIT_BROKEN = 3
+EXIT_BUDGET = 4
 EXIT_PENDING = 5
 EXIT_REFUSED = 6
 
@@ -30,7 +33,8 @@ class RunResult:
 
     Attributes:
         summary: the summary as written to summary.json (DESIGN section 6, and more keys).
-        exit_code: 0 done, 1 too many dead letters or a damaged input, 3 conservation broken, 5 rows pending, 6 the provider refused.
+        exit_code: 0 done, 1 too many dead letters or a damaged input, 3 conservation broken, 4 the budget
+            has no room, 5 rows pending, 6 the provider refused.
         sentence: what happened and what to do, for people; empty when all is well.
     """
 
@@ -55,8 +59,17 @@ def check_files(prepared: PreparedJob, totals: dict[str, Any]) -> None:
         )
 
 
-def summarise(prepared: PreparedJob, totals: dict[str, Any], duration_s: float) -> RunResult:
-    """Build the summary and decide the exit code from what the pipeline left."""
+def summarise(
+    prepared: PreparedJob, totals: dict[str, Any], duration_s: float, estimate: dict[str, Any] | None = None
+) -> RunResult:
+    """Build the summary and decide the exit code from what the pipeline left.
+
+    Args:
+        prepared: the job.
+        totals: what the pipeline left.
+        duration_s: how long it ran.
+        estimate: what the run expected (`estimate_run.expect`), or None.
+    """
     rows, calls, pending = totals["rows"], totals["calls"], totals["pending"]
     batches = count_batches(prepared.run, prepared.ledger)
     exit_code, status, sentence = _judge(prepared, totals, batches["left"])
@@ -74,6 +87,8 @@ def summarise(prepared: PreparedJob, totals: dict[str, Any], duration_s: float) 
         "batches": batches,
         "tokens": {"input": calls["input_tokens"], "output": calls["output_tokens"]},
         "cost_usd": calls["cost_usd"] if known else None,
+        "estimate": None if estimate is None else compare(estimate, calls),
+        "budget": budget_facts(prepared.ledger, prepared.run_id, prepared.job.budget),
         "duration_s": round(duration_s, 3),
         "outputs": {
             "enriched": prepared.run.enriched,
@@ -92,16 +107,12 @@ def summarise(prepared: PreparedJob, totals: dict[str, Any], duration_s: float) 
 
 
 def _judge(prepared: PreparedJob, totals: dict[str, Any], left: int) -> tuple[int, str, str]:
-    rows, pending = totals["rows"], totals["pending"]
+    rows = totals["rows"]
     if rows["broken"]:
         named = "; ".join(rows["broken_ids"])
         return EXIT_BROKEN, "broken", f"conservation is broken for {rows['broken']} row(s): {named}"
-    refused = [entry for entry in pending if entry["kind"]]
-    if refused:
-        todo = f"{rows['pending']} row(s) wait; {_cure(refused[0]['kind'])}"
-        return EXIT_REFUSED, "refused", f"{refused[0]['reason'].rstrip('.')}. {todo}"
-    if rows["pending"]:
-        return EXIT_PENDING, "pending", _waiting(rows["pending"], pending, left)
+    if (stopped := _judge_pending(rows["pending"], totals["pending"], left)) is not None:
+        return stopped
     if any(entry["kind"] == FailureKind.DAMAGED_FILE for entry in totals["dead_letters"]):
         named = ", ".join(damaged_files(prepared.run.dead_letters)) or "an input file"
         cure = "its other rows are done: get it again from its source, and run the job again"
@@ -117,6 +128,19 @@ def _judge(prepared: PreparedJob, totals: dict[str, Any], left: int) -> tuple[in
         limit = f"more than limits.max_dead_letter_ratio ({allowed:.1%}); see {prepared.run.dead_letters}"
         return EXIT_DEAD_LETTERS, "too_many_dead_letters", f"{many}, {limit}"
     return EXIT_DONE, "done", ""
+
+
+def _judge_pending(rows: int, pending: list[dict[str, Any]], left: int) -> tuple[int, str, str] | None:
+    """Judge a run by what its rows wait for; None: for nothing that makes its end."""
+    refused = [entry for entry in pending if entry["kind"] not in (None, FailureKind.BUDGET)]
+    if refused:
+        todo = f"{rows} row(s) wait; {_cure(refused[0]['kind'])}"
+        return EXIT_REFUSED, "refused", f"{refused[0]['reason'].rstrip('.')}. {todo}"
+    stopped = [entry for entry in pending if entry["kind"] == FailureKind.BUDGET]
+    if stopped:
+        todo = f"{plural(rows, 'row')} wait; answered rows are not asked again"
+        return EXIT_BUDGET, "budget_stop", f"{stopped[0]['reason'].rstrip('.')}. {todo}"
+    return (EXIT_PENDING, "pending", _waiting(rows, pending, left)) if rows else None
 
 
 def _cure(kind: str) -> str:

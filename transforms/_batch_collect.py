@@ -18,6 +18,7 @@ from transforms._batch_desk import LOG, BatchDesk
 from transforms._batch_ends import failed, state_of
 from transforms._batch_orphans import Orphans
 from transforms._batch_read import REFUSALS, BatchReader, Collectable, Unanswered, Work
+from transforms._budget_batches import BatchSpend
 from transforms.providers.batch_client import Downloaded
 from transforms.providers.session import Stop, pending_request
 from transforms.records.batch import BatchRef, BatchState, BatchStatus, BatchTurn, Turn
@@ -60,11 +61,13 @@ class BatchCollector:
             yield from self._unsent(ref)
             return
         with self._desk.serving(ref) as entry, AskedFile(ref.asked_path) as asked:
-            self._desk.open(ref)
             if turn.turn is Turn.LEFT:
+                self._desk.open(ref)
                 yield from self._left(ref, entry, asked, Stop(turn.reason, turn.kind))
             else:
-                yield from self._collect(ref, entry, asked)
+                members = dict(read_member_ids(self._desk.ledger, entry.key))
+                self._desk.open(ref, members)
+                yield from self._collect(ref, entry, asked, members)
 
     def _unsent(self, ref: BatchRef) -> Iterator[Collectable]:
         desk = self._desk
@@ -80,11 +83,15 @@ class BatchCollector:
 
     def _left(self, ref: BatchRef, entry: BatchEntry, asked: AskedFile, stop: Stop) -> Iterator[Collectable]:
         status = {Phase.STAGED: "held_back", Phase.IN_DOUBT: "unresolved"}.get(entry.phase, "submitted")
+        if self._desk.worker.budget is not None:
+            self._desk.worker.budget.leave(ref.batch_key)
         self._desk.close(ref, status, 0, 0, ref.request_count)
         for packed in asked.rest():
             yield pending_request(unpack(packed), stop)
 
-    def _collect(self, ref: BatchRef, entry: BatchEntry, asked: AskedFile) -> Iterator[Collectable]:
+    def _collect(
+        self, ref: BatchRef, entry: BatchEntry, asked: AskedFile, members: dict[str, str]
+    ) -> Iterator[Collectable]:
         desk, handle, ended = self._desk, entry.handle, entry.ended
         assert handle is not None  # noqa: S101 - the phase says so
         assert ended is not None  # noqa: S101 - likewise
@@ -94,15 +101,19 @@ class BatchCollector:
         started_s = handle.submitted_at_s
         latency_ms = round(max(0.0, ended.ended_at_s - started_s) * 1000, 3)
         work = Work(
-            ref, entry, handle, ended, asked, recorded, Counter(), round(started_s * 1_000_000), latency_ms
+            ref, entry, handle, ended, asked, members, recorded, Counter(), round(started_s * 1_000_000), latency_ms
         )  # fmt: skip
-        error = yield from self._harvest(work)
+        budget, harvest = desk.worker.budget, self._harvest(work)
+        spend = BatchSpend(members, recorded.costs)
+        error = yield from (harvest if budget is None else spend.watch(harvest))
         yield from desk.take_records()
         if error is not None:
             stop = Stop(desk.say(error.message), error.kind if error.kind in REFUSALS else None)
             yield from self._left(ref, entry, asked, stop)
             return
         desk.worker.segment.sync()
+        if budget is not None:
+            budget.settle_batch(ref, entry.attempt, spend.known_usd, spend.unknown)
         self._close(work)
 
     def _harvest(self, work: Work) -> Generator[Collectable, None, CallError | None]:
@@ -113,8 +124,7 @@ class BatchCollector:
         """
         desk = self._desk
         state = state_of(work.handle, work.ended)
-        members = dict(read_member_ids(desk.ledger, work.entry.key))
-        ids, orphans = ResultIds(members), Orphans(desk.ledger, work.entry.key)
+        ids, orphans = ResultIds(work.members), Orphans(desk.ledger, work.entry.key)
         fetched = self._fetch(work, state)
         for look in range(_FETCHES - 1):
             if isinstance(fetched, CallError) or self._is_whole(fetched, state):
@@ -129,7 +139,7 @@ class BatchCollector:
                 return fetched
             yield from self._gone(work)
             return None
-        yield from self._reader.on_record(self._reader.results(work, fetched, members, ids, orphans))
+        yield from self._reader.on_record(self._reader.results(work, fetched, ids, orphans))
         for part in fetched:
             Path(part.path).unlink(missing_ok=True)
         if not work.counts["seen"] and state.completed:
@@ -139,7 +149,7 @@ class BatchCollector:
                 f"{state.completed} as done; nothing is sent again: run the job again, or ask the provider"
             )
             return CallError(FailureKind.MISSING_RESULT, message)
-        yield from self._reader.on_record(self._reader.missing(work, members, ids, orphans))
+        yield from self._reader.on_record(self._reader.missing(work, ids, orphans))
         return None
 
     def _newer(self, work: Work, state: BatchState) -> BatchState:

@@ -7,10 +7,11 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import count
 
 import orjson
 
@@ -23,13 +24,16 @@ from transforms.records.call import BatchEnded, BatchOpened, CallRecord, CallSta
 from transforms.records.errors import InternalError
 from transforms.records.failure import FailureKind
 from transforms.records.run import CallSettings
+from transforms.rules.call_record import not_kept
 from transforms.storage.batch_calls import recorded_calls
-from transforms.storage.batch_ledger import BatchEntry, read_entry
+from transforms.storage.batch_entry import Void
+from transforms.storage.batch_ledger import BatchEntry, read_entry, record_void
 from transforms.storage.batch_members import read_member_ids
 
 LOG = logging.getLogger("rowbeam.batches")
 
-_numbers: dict[tuple[str, str], int] = {}
+#: The next call_index of each batch, by run; a step of `count` is one for all threads, without a lock.
+_numbers: dict[tuple[str, str], "count[int]"] = {}
 _opened: set[tuple[str, str]] = set()
 #: Batches whose numbers go on where another process or run stopped, and what tells this process's ids from its.
 _resumed: set[tuple[str, str]] = set()
@@ -100,8 +104,13 @@ class BatchDesk:
         staged = entry.staged
         return CreateFacts(entry.key, attempt, staged.run_id, staged.nonce, staged.request_count)
 
-    def open(self, ref: BatchRef) -> None:
-        """Record, once per run and process, that this run has to do with the batch; members only where it staged it."""
+    def open(self, ref: BatchRef, known: Mapping[str, str] | None = None) -> None:
+        """Record, once per run and process, that this run has to do with the batch; members only where it staged it.
+
+        Args:
+            ref: the batch.
+            known: its members, request_id by custom_id in sending order, where the caller has read them.
+        """
         run_id = self.settings.run_id
         with _lock:
             if (run_id, ref.batch_id) in _opened:
@@ -109,15 +118,21 @@ class BatchDesk:
             _opened.add((run_id, ref.batch_id))
             if not ref.is_adopted and self.entry(ref).is_untouched:
                 # What nobody has touched has no calls to look for.
-                _numbers.setdefault((run_id, ref.batch_id), 0)
+                _numbers.setdefault((run_id, ref.batch_id), count())
         members: tuple[tuple[str, str], ...] = ()
         if ref.staged_run_id == run_id:
-            members = tuple(read_member_ids(self.ledger, ref.batch_key))
+            members = tuple(read_member_ids(self.ledger, ref.batch_key) if known is None else known.items())
         provider = self.worker.provider
         opened = BatchOpened(ref.batch_id, ref.batch_key, run_id, "provider_batch_api", provider.name,
                              self.api.request_model, now_us(), members, ref.request_count)  # fmt: skip
         self.worker.segment.append(opened)
         self.worker.segment.sync()
+
+    def void(self, ref: BatchRef, attempt: int, void: Void) -> None:
+        """Record that an attempt came to nothing, and that nothing is charged for it."""
+        record_void(self.ledger, ref.batch_key, attempt, void)
+        if self.worker.budget is not None:
+            self.worker.budget.void_batch(ref, attempt)
 
     def close(self, ref: BatchRef, status: str, succeeded: int, failed: int, pending: int) -> None:
         """Record how this run leaves the batch."""
@@ -141,14 +156,16 @@ class BatchDesk:
 
     def next_index(self, ref: BatchRef) -> int:
         """Take the batch's next call_index; what other processes and runs have used is looked up once."""
-        with _lock:
-            name = (self.settings.run_id, ref.batch_id)
-            index = _numbers.get(name)
-            if index is None:
-                index = recorded_calls(self.ledger, ref.batch_id).next_index
-                _resumed.add(name)
-            _numbers[name] = index + 1
-            return index
+        name = (self.settings.run_id, ref.batch_id)
+        numbers = _numbers.get(name)
+        if numbers is None:
+            with _lock:
+                numbers = _numbers.get(name)
+                if numbers is None:
+                    numbers = count(recorded_calls(self.ledger, ref.batch_id).next_index)
+                    _resumed.add(name)  # first, as whoever finds the numbers asks for no lock
+                    _numbers[name] = numbers
+        return next(numbers)
 
     def call_id(self, ref: BatchRef, index: int) -> str:
         """Return the id of a call, which no other process gives even where two number alike for a moment."""
@@ -162,6 +179,8 @@ class BatchDesk:
         index = self.next_index(ref)
         record = self._call_record(ref, index, exchange)
         self.worker.segment.append(record)
+        if self.worker.telemetry is not None:
+            self.worker.telemetry.observe(record)
         self._current.records.append(record)
 
     def _call_record(self, ref: BatchRef, index: int, exchange: HttpExchange) -> CallRecord:
@@ -170,6 +189,8 @@ class BatchDesk:
         body = None if exchange.response_summary is None else exchange.response_summary.decode("utf-8", "replace")
         said_id = exchange.provider_request_id
         told = None if error is None else {"kind": str(error.kind), "message": error.message, "code": error.code}
+        if told is not None and recorder.payloads != "full" and exchange.status is not None:
+            told["message"] = not_kept(recorder.payloads)
         return CallRecord(
             call_id=self.call_id(ref, index),
             run_id=self.settings.run_id,

@@ -57,13 +57,14 @@ _CHUNK = 100
 
 @dataclass(slots=True)
 class Work:
-    """One batch being collected."""
+    """One batch being collected. members: request_id by custom_id, in the order of sending."""
 
     ref: BatchRef
     entry: BatchEntry
     handle: Handle
     ended: Ended
     asked: AskedFile
+    members: dict[str, str]
     recorded: RecordedCalls
     counts: Counter[str]
     started_at_us: int
@@ -86,34 +87,38 @@ class BatchReader:
     def on_record(self, results: Iterator[_Result]) -> Iterator[Collectable]:
         """Yield records and ends of results when they are in the ledger, and not before (P4)."""
         while chunk := list(islice(results, _CHUNK)):
-            self._desk.worker.segment.extend([record for record, _ in chunk if record is not None])
+            worker, records = self._desk.worker, [record for record, _ in chunk if record is not None]
+            worker.segment.extend(records)
+            if worker.telemetry is not None:
+                worker.telemetry.observe_batch(records)
             for record, end in chunk:
                 if record is not None:
                     yield record
                 if end is not None:
                     yield end
 
-    def results(
-        self, work: Work, fetched: list[Downloaded], members: dict[str, str], ids: ResultIds, orphans: Orphans
-    ) -> Iterator[_Result]:
+    def results(self, work: Work, fetched: list[Downloaded], ids: ResultIds, orphans: Orphans) -> Iterator[_Result]:
         """Yield what the lines of downloaded results come to."""
+        read_line, members = self._desk.api.read_line, work.members
         for part in fetched:
             for raw in read_lines(part.path):
-                line = self._desk.api.read_line(raw)
-                seen = "malformed" if line.custom_id is None else ids.see(line.custom_id)
-                if seen != "expected" or line.custom_id is None:
+                line = read_line(raw)
+                custom_id = line.custom_id
+                seen = "malformed" if custom_id is None else ids.see(custom_id)
+                if seen != "expected" or custom_id is None:
                     self._odd(work, seen, line)
                     continue
                 work.counts["seen"] += 1
-                yield self._take(work, line.custom_id, members[line.custom_id], line, orphans)
+                yield self._take(work, custom_id, members[custom_id], line, orphans)
 
-    def missing(self, work: Work, members: dict[str, str], ids: ResultIds, orphans: Orphans) -> Iterator[_Result]:
+    def missing(self, work: Work, ids: ResultIds, orphans: Orphans) -> Iterator[_Result]:
         """Yield what becomes of requests that the results hold no line of."""
         nothing = BatchLine(None, None, _MISSING)
         for custom_id in ids.missing():
-            if members[custom_id] in work.asked or custom_id in work.recorded.custom_ids:
+            request_id = work.members[custom_id]
+            if request_id in work.asked or custom_id in work.recorded.custom_ids:
                 work.counts["missing"] += 1
-                yield self._take(work, custom_id, members[custom_id], nothing, orphans)
+                yield self._take(work, custom_id, request_id, nothing, orphans)
 
     def _odd(self, work: Work, what: str, line: BatchLine) -> None:
         work.counts[what] += 1
@@ -161,22 +166,11 @@ class BatchReader:
             if orphans
             else orjson.dumps(self._provider.body(request.shown_prompt or request.prompt))
         )
+        batch_id = work.ref.batch_id
         exchange = Exchange(
-            request=request,
-            batch_id=work.ref.batch_id,
-            call_index=index,
-            call_id=f"{work.ref.batch_id}-{index:06d}",
-            custom_id=custom_id,
-            attempt=1,
-            started_at_us=work.started_at_us,
-            latency_ms=work.latency_ms,
-            waited_ms=0.0,
-            shown_body=shown,
-            response=line.response,
-            outcome=outcome,
-            provider_request_id=line.provider_request_id,
-            processing="batch",
-        )
+            request, batch_id, index, f"{batch_id}-{index:06d}", custom_id, 1, work.started_at_us, work.latency_ms, 0.0,
+            shown, line.response, outcome, line.provider_request_id, "batch",
+        )  # fmt: skip
         return (self._orphan_recorder if orphans else self._recorder).record(exchange)
 
     def _end(

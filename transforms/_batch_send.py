@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from transforms._batch_board import board
 from transforms._batch_desk import LOG, BatchDesk
+from transforms._budget import RunBudget
 from transforms.providers.batch_client import Candidates, Found, LostReply
 from transforms.records.batch import BatchRef, BatchState, BatchTurn, Turn
 from transforms.records.failure import RETRYABLE, FailureKind
@@ -21,7 +22,6 @@ from transforms.storage.batch_ledger import (
     creates_since,
     record_handle,
     record_upload,
-    record_void,
     requests_path,
     tokens_in_flight,
 )
@@ -69,13 +69,9 @@ class BatchSender:
         return limit is not None and waiting > 0 and waiting + ref.token_estimate > limit
 
     def _send(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:
-        desk, attempt = self._desk, entry.attempt
-        stop = desk.worker.pool.stop
-        if stop is not None:
-            # The run must send no more: the provider refused it, or another run has taken the output over.
-            return BatchTurn(ref, Turn.LEFT, stop.reason, stop.kind)
-        if attempt >= MAX_ATTEMPTS:
-            return BatchTurn(ref, Turn.UNSENT, f"the provider took none of {attempt} creates")
+        if (turn := self._must_not_go(ref, entry)) is not None:
+            return turn
+        desk, attempt, budget = self._desk, entry.attempt, self._desk.worker.budget
         desk.open(ref)
         facts, path = desk.facts(entry, attempt), requests_path(desk.ledger, entry.key)
         file_id = None
@@ -87,15 +83,39 @@ class BatchSender:
                 return self._unsent(ref, uploaded, "upload")
             file_id = uploaded
             record_upload(desk.ledger, entry.key, attempt, file_id)
+        if budget is not None and not budget.hold_batch(ref, attempt):
+            return BatchTurn(ref, Turn.WAITING)  # another worker took what there was
         staged = entry.staged
         intent = Intent(entry.key, attempt, staged.run_id, staged.nonce, staged.request_count, time.time())
         if not create_intent(desk.ledger, intent):
             return BatchTurn(ref, Turn.WAITING)
         if desk.worker.pool.stop is not None or time.time() - intent.intended_at_s > _STALE_INTENT_S:
             # The upload took long, or this process stood still: by now another run may have the output.
-            record_void(desk.ledger, entry.key, attempt, Void("the run had to stop before it", "not_sent", time.time()))
+            desk.void(ref, attempt, Void("the run had to stop before it", "not_sent", time.time()))
             return self._send(ref, desk.entry(ref)) if desk.worker.pool.stop else BatchTurn(ref, Turn.WAITING)
         return self._created(ref, attempt, file_id, desk.client.create(facts, file_id, path))
+
+    def _must_not_go(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn | None:
+        """Return where a batch stands that is not to be sent now; None when it is."""
+        worker = self._desk.worker
+        stop = worker.pool.stop
+        if stop is not None:
+            # The run must send no more: the provider refused it, or another run has taken the output over.
+            return BatchTurn(ref, Turn.LEFT, stop.reason, stop.kind)
+        if entry.attempt >= MAX_ATTEMPTS:
+            return BatchTurn(ref, Turn.UNSENT, f"the provider took none of {entry.attempt} creates")
+        if worker.budget is not None and not worker.budget.has_room(ref):
+            return self._no_room(ref, worker.budget)
+        return None
+
+    def _no_room(self, ref: BatchRef, budget: RunBudget) -> BatchTurn:
+        """Wait while something of this process may make room in the budget; else stop."""
+        if not budget.may_free(ref.batch_key):
+            return BatchTurn(ref, Turn.LEFT, budget.explain_batch(ref), FailureKind.BUDGET)
+        if not self._desk.batching.detach:
+            return BatchTurn(ref, Turn.WAITING)
+        reason = "the budget has no room until other batches are collected; run the job again when they have ended"
+        return BatchTurn(ref, Turn.LEFT, reason)
 
     def _created(
         self, ref: BatchRef, attempt: int, file_id: str | None, outcome: BatchState | CallError | LostReply
@@ -109,7 +129,7 @@ class BatchSender:
             LOG.warning("batch_create_in_doubt", extra=told)
             return BatchTurn(ref, Turn.WAITING)
         void = Void(desk.say(outcome.message), str(outcome.kind), time.time())
-        record_void(desk.ledger, ref.batch_key, attempt, void)
+        desk.void(ref, attempt, void)
         return self._unsent(ref, outcome, "create")
 
     def _unsent(self, ref: BatchRef, error: CallError, what: str) -> BatchTurn:
@@ -159,7 +179,7 @@ class BatchSender:
             return turn
         elif self._is_absent(entry):
             void = Void("the listing shows that it was never created", "absent", time.time())
-            record_void(desk.ledger, entry.key, intent.attempt, void)
+            desk.void(ref, intent.attempt, void)
             return self.advance(ref, desk.entry(ref))
         return BatchTurn(ref, Turn.WAITING)
 

@@ -17,7 +17,7 @@ from transforms.records.failure import RETRYABLE, FailureKind
 from transforms.records.reply import CallError
 from transforms.storage.batch_claims import disown
 from transforms.storage.batch_entry import BatchEntry, Cancel, Ended, Handle, Phase, Void
-from transforms.storage.batch_ledger import read_members, record_cancel, record_ended, record_void
+from transforms.storage.batch_ledger import read_members, record_cancel, record_ended
 from transforms.storage.batch_results import read_lines
 
 _TOKEN_LIMIT = "token_limit_exceeded"  # noqa: S105 - a provider's error code
@@ -47,12 +47,14 @@ class BatchWatcher:
         """Do what can be done for a batch now; return where it stands and, if WAITING, seconds until the next step."""
         with self._desk.serving(ref) as entry:
             turn = self._turn(ref, entry)
+            if turn.turn is Turn.LEFT and self._desk.worker.budget is not None:
+                self._desk.worker.budget.leave(ref.batch_key)
             board.turn(ref, turn)
             return turn, self._wait_s(ref) if turn.turn is Turn.WAITING else 0.0
 
     def _turn(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn:
         stop = self._desk.worker.pool.stop
-        if stop is not None:
+        if stop is not None and not (stop.kind is FailureKind.BUDGET and entry.is_in_flight):
             return BatchTurn(ref, Turn.LEFT, stop.reason, stop.kind)
         if entry.phase in (Phase.STAGED, Phase.IN_DOUBT):
             return self._before(ref, entry)
@@ -178,7 +180,7 @@ class BatchWatcher:
         said = desk.say("; ".join(problem.message for problem in state.problems[:3]) or state.raw_status)
         is_queue_full = any(problem.code == _TOKEN_LIMIT for problem in state.problems)
         kind = FailureKind.ENQUEUED_LIMIT if is_queue_full else FailureKind.BATCH_REJECTED
-        record_void(desk.ledger, entry.key, attempt, Void(said, str(kind), now))
+        desk.void(ref, attempt, Void(said, str(kind), now))
         LOG.warning("batch_rejected", extra={"batch_id": ref.batch_id, "kind": str(kind), "reason": said})
         # Nothing ran. A full queue takes the same file when there is room; whatever else is wrong stays wrong.
         turn = Turn.WAITING if is_queue_full else Turn.UNSENT

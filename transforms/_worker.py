@@ -5,14 +5,19 @@ Held per (run, process) with a count of its users, so that the main and the repa
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transforms._budget import RunBudget
+from transforms._telemetry import Telemetry, open_telemetry
 from transforms.providers import make_provider
 from transforms.providers.base import Provider
 from transforms.providers.batch_http import BatchHttp
 from transforms.providers.pool import CallPool
+from transforms.records.call import BatchEnded, CallRecord
 from transforms.records.errors import ConfigError
 from transforms.records.run import CallSettings
 from transforms.rules.call_record import CallRecorder
@@ -29,6 +34,8 @@ class Worker:
     segment: SegmentWriter
     provider: Provider
     key: str | None
+    budget: RunBudget | None
+    telemetry: Telemetry | None = None
     closers: list[Any] = field(default_factory=list)
     users: int = 0
 
@@ -68,6 +75,8 @@ def release(settings: CallSettings) -> None:
             del _workers[settings.run_id]
             worker.pool.close()
             worker.segment.close()
+            if worker.budget is not None:
+                worker.budget.close()
             for closer in worker.closers:
                 closer.close()
 
@@ -119,5 +128,19 @@ def _make(settings: CallSettings) -> Worker:
     threading.Thread(
         target=recorder.prices.rates, args=(provider.name, provider.price_model), name="rowbeam-prices", daemon=True
     ).start()
-    pool = CallPool(provider, key, pool_settings, settings.batching, recorder=recorder, record=segment.append)
-    return Worker(pool, segment, provider, key, closers)
+    budget = None if settings.budget.max_usd is None else RunBudget(settings, provider, recorder.prices)
+    purse = None if budget is None else budget.purse
+    telemetry = open_telemetry(settings.run_id, provider.base_url)
+    record: Callable[[CallRecord | BatchEnded], None] = segment.append
+    if telemetry is not None:
+        closers.append(telemetry)
+        record = partial(_keep_and_tell, segment, telemetry)
+    pool = CallPool(provider, key, pool_settings, settings.batching, recorder=recorder, record=record, purse=purse)
+    return Worker(pool, segment, provider, key, budget, telemetry, closers)
+
+
+def _keep_and_tell(segment: SegmentWriter, telemetry: Telemetry, record: CallRecord | BatchEnded) -> None:
+    """Put a record into the ledger, and then tell the collector of it."""
+    segment.append(record)
+    if isinstance(record, CallRecord):
+        telemetry.observe(record)

@@ -1,7 +1,7 @@
 """StageBatches: keyed requests -> BatchRef, with the request file, its members and this run's requests at rest.
 
-GroupIntoBatches counts, the stager splits by the provider's limits on bytes; a request that no batch can hold is
-given up alone (P7). Nothing is sent here. Safe to retry: a batch that was staged and not sent is staged again.
+GroupIntoBatches counts, the stager splits by bytes and by budget; a request that no batch can hold is given up alone
+(P7). Nothing is sent here. Safe to retry: a batch that was staged and not sent is staged again.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam import pvalue
 
+from transforms._budget_batches import BatchCap
 from transforms._stage import ANSWERS, Counters, at_bundle_end
 from transforms.providers import make_batch_api, make_provider
 from transforms.records.answer import ModelAnswer
@@ -26,9 +27,7 @@ from transforms.storage.batch_stager import BatchMember, BatchOrigin, BatchStage
 
 #: At most so many requests are handed to GroupIntoBatches as one element: state costs as much for one.
 _PACKET_SIZE = 25
-
 _NAME_TAG = "provider_batch"
-
 _Packet = list[tuple[str, bytes]]
 
 
@@ -103,18 +102,18 @@ class _StageBatchDoFn(beam.DoFn):
         self._api = api
         self._limits = BatchLimits(self._max_requests, api.limits.max_bytes)
         self._counters = Counters("StageBatches")
+        self._cap = BatchCap(settings, self._provider)
 
     def process(self, keyed: tuple[str, Iterable[_Packet]]) -> Iterator[Any]:
-        stager = self._stager()
+        requests = [packed for packet in keyed[1] for _, packed in packet]
+        stager = self._stager(requests)
         try:
-            for packet in keyed[1]:
-                for _, packed in packet:
-                    request = unpack(packed)
-                    staged = self._add(stager, request, packed)
-                    if isinstance(staged, ModelAnswer):
-                        yield pvalue.TaggedOutput(ANSWERS, staged)
-                    elif staged is not None:
-                        yield staged
+            for packed in requests:
+                staged = self._add(stager, unpack(packed), packed)
+                if isinstance(staged, ModelAnswer):
+                    yield pvalue.TaggedOutput(ANSWERS, staged)
+                elif staged is not None:
+                    yield staged
             last = stager.finish()
         finally:
             stager.discard()
@@ -137,13 +136,14 @@ class _StageBatchDoFn(beam.DoFn):
         finished = stager.add(member, line, packed)
         return None if finished is None else finished.ref()
 
-    def _stager(self) -> BatchStager:
-        settings, provider = self._settings, self._provider
+    def _stager(self, requests: list[bytes]) -> BatchStager:
+        settings = self._settings
         Path(self._asked_folder).mkdir(parents=True, exist_ok=True)
         origin = BatchOrigin(
-            settings.run_id, self._api.request_model, provider.name, "provider_batch_api", provider.base_url
+            settings.run_id, self._api.request_model, self._provider.name, "provider_batch_api", self._provider.base_url
         )
-        return BatchStager(settings.ledger, self._asked_folder, self._limits, self._name, origin)
+        limits, cap = self._limits, self._cap.rule(requests)
+        return BatchStager(settings.ledger, self._asked_folder, limits, self._name, origin, may_hold=cap)
 
     def _name(self, request_ids: list[str]) -> str:
         # What a batch leaves unanswered, the pool may ask in one group of the same run: its name must be another.

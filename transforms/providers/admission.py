@@ -3,16 +3,19 @@
 For one thread; `now` is monotonic seconds and never goes back.
 """
 
+import asyncio
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 
 from transforms.providers.base import Provider
 from transforms.providers.breaker import CircuitBreaker, Dead
-from transforms.providers.session import Job
+from transforms.providers.budget import Purse
+from transforms.providers.session import Job, Stop
 from transforms.providers.throttle import Throttle
-from transforms.records.failure import RUN_STOPPING
+from transforms.records.failure import RUN_STOPPING, FailureKind
 from transforms.records.reply import CallError, HttpResponse, Reply
 from transforms.records.settings import PoolSettings
 from transforms.rules.tokens import prompt_tokens
@@ -59,6 +62,28 @@ class WaitingJobs:
         return jobs
 
 
+class Alarm:
+    """One timer of an event loop: a later time replaces the one that was set."""
+
+    __slots__ = ("_loop", "_ring", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, wait_s: float | None) -> None:
+        """Ring in so many seconds; None and inf, the end of a call, leave what was set."""
+        if wait_s is not None and wait_s != float("inf"):
+            self.cancel()
+            self._timer = self._loop.call_later(max(0.0, wait_s), self._ring)
+
+    def cancel(self) -> None:
+        """Ring no more."""
+        if self._timer:
+            self._timer.cancel()
+
+
 class Admission:
     """The throttle and the circuit breaker as one: reserve before a call, settle after it.
 
@@ -66,9 +91,12 @@ class Admission:
         provider: what is called; reads rate-limit headers and gives the answer's token limit.
         settings: the limits.
         max_in_flight: calls at a time, at most.
+        purse: what may be spent; None: no budget is set. No call is sent without its worst case.
     """
 
-    def __init__(self, provider: Provider, settings: PoolSettings, max_in_flight: int) -> None:
+    def __init__(
+        self, provider: Provider, settings: PoolSettings, max_in_flight: int, purse: Purse | None = None
+    ) -> None:
         self._provider = provider
         self._counts_tokens = settings.tokens_per_minute is not None
         self._throttle = Throttle(
@@ -77,6 +105,7 @@ class Admission:
             tokens_per_minute=settings.tokens_per_minute,
         )
         self._breaker = CircuitBreaker(open_after=settings.breaker_after, give_up_after_s=settings.give_up_after)
+        self._purse = purse
         self._is_proven = False
         self._first_at: float | None = None
 
@@ -85,11 +114,11 @@ class Admission:
         """Calls admitted and not yet settled."""
         return self._throttle.concurrency.in_flight
 
-    def hold(self, job: Job, now: float) -> float | Dead:
-        """Reserve what a call needs and return 0.0; else reserve nothing and return seconds to wait, or Dead.
+    def hold(self, job: Job, now: float) -> float | Stop:
+        """Reserve what a call needs and return 0.0; else reserve nothing and return seconds to wait, or what ends the run.
 
-        inf means that the end of a call is the time to ask again. Every 0.0 is followed by one `settle`. The first
-        call goes out alone: a wrong key or model is refused once and not hundreds of times, and a provider that
+        inf means that the end of a call is the time to ask again. Every 0.0 is followed by one `settle` and one
+        `charge`. The first call goes out alone: a wrong key or model is refused once and not hundreds of times, and a provider that
         compiles the answer's schema on its first use does so once (providers.md 10.2).
         """
         if not self._is_proven and self.in_flight:
@@ -98,14 +127,41 @@ class Admission:
                 return _PROOF_S - (now - self._first_at)
             self._is_proven = True
         held = self._breaker.admit(now)
-        if isinstance(held, Dead) or held > 0.0:
+        if isinstance(held, Dead):
+            what = f"{self._provider.name} has given no answer for {held.after_s:.0f} s"
+            return Stop(f"{what}; run the job again when it is back", None)
+        if held > 0.0:
             return held
         if self._counts_tokens and not job.reserved_tokens:
             job.reserved_tokens = prompt_tokens(job.request.prompt) + (self._provider.max_output_tokens or 0)
+        return self._admit(job, now) if self._purse is None else self._spend(self._purse, job, now)
+
+    def _admit(self, job: Job, now: float) -> float:
         held = self._throttle.admit(now, job.reserved_tokens)
         if held > 0.0:
             self._breaker.unsent()
         return held
+
+    def _spend(self, purse: Purse, job: Job, now: float) -> float | Stop:
+        """Reserve the call's worst case, and then the rest: nothing is sent that the budget may not bear."""
+        if not job.worst_units:
+            job.worst_units = purse.worst(job.request.prompt)
+        held = purse.reserve(job.worst_units)
+        if isinstance(held, str):
+            self._breaker.unsent()
+            return Stop(held, FailureKind.BUDGET)
+        if held > 0.0:
+            self._breaker.unsent()
+            return held
+        held = self._admit(job, now)
+        if held > 0.0:
+            purse.unreserve(job.worst_units)
+        return held
+
+    def charge(self, job: Job, cost_usd: Decimal | None) -> None:
+        """Charge the budget, where there is one, with what a call cost; None, unknown: with its worst case."""
+        if self._purse is not None:
+            self._purse.settle(job.worst_units, cost_usd)
 
     def settle(
         self,

@@ -1,13 +1,12 @@
 """The pool of concurrent real-time calls: one event loop, client and throttle per process, shared by all bundles.
 
-A bundle opens a `CallSession`, feeds it groups of requests, and takes what is done; calls of all sessions overlap.
-The guarantees:
+A bundle opens a `CallSession`, feeds it groups of requests and takes what is done; all calls overlap. Guaranteed:
 
 * A call's record is handed to `record` (the ledger) before its answer is handed to the session (P4).
 * A request is tried again alone, never with its group (P7); a request that waits for its next try holds no slot.
 * Memory is bounded per session: `feed` holds the caller back while `high_water` of its requests are under way.
-* When the provider refuses the account (billing, key, model) or stays dead, everything unsent ends as
-  `PendingRequest`; what is in flight is waited for and kept.
+* When the provider refuses the account (billing, key, model) or stays dead, or the budget has no room, everything
+  unsent ends as `PendingRequest`; what is in flight is waited for and kept.
 
 Not guaranteed: that a request whose reply was lost was not run by the provider. Its record says so.
 """
@@ -21,9 +20,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 
-from transforms.providers.admission import Admission, WaitingJobs
+from transforms.providers.admission import Admission, Alarm, WaitingJobs
 from transforms.providers.base import Provider
-from transforms.providers.breaker import Dead
+from transforms.providers.budget import Purse
 from transforms.providers.session import Batch, CallSession, Job, LastTry, Stop
 from transforms.providers.transport import Connections, HttpTransport, raise_file_limit, transport_error
 from transforms.records.call import BatchEnded, CallRecord
@@ -46,7 +45,7 @@ class CallPool:
         provider: how requests and replies look; key: the secret, or None.
         settings: limits; batching: whether requests travel singly or in serial bundles.
         recorder: builds call records; record: stores one durably; called on the loop's thread; an exception ends the run.
-        transport: makes a transport with a number of connections (None: as many as needed).
+        transport: makes one with a number of connections (None: as many as needed); purse: what may be spent, or None.
     """
 
     def __init__(
@@ -59,6 +58,7 @@ class CallPool:
         recorder: CallRecorder,
         record: Callable[[CallRecord | BatchEnded], None],
         transport: Callable[[int | None], HttpTransport] | None = None,
+        purse: Purse | None = None,
     ) -> None:
         self.provider = provider
         self.settings = settings
@@ -75,13 +75,15 @@ class CallPool:
         self._policy = RetryPolicy(max_attempts=settings.max_attempts, deadline_s=settings.deadline)
         self.max_in_flight = min(settings.max_in_flight, max(1, raise_file_limit(settings.max_in_flight + 256) - 256))
         self.high_water = 2 * self.max_in_flight
-        self._admission = Admission(provider, settings, self.max_in_flight)
+        self._admission = Admission(provider, settings, self.max_in_flight, purse)
         self._waiting = WaitingJobs()
-        self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
+        self._alarm = Alarm(self._loop, self._pump)
         self._thread = threading.Thread(target=self._loop.run_forever, name="rowbeam-calls", daemon=True)
         self._thread.start()
+        if purse is not None:
+            purse.wake = lambda: self._loop.call_soon_threadsafe(self._pump)
 
     def open(self) -> CallSession:
         """Return a session for one bundle."""
@@ -115,8 +117,7 @@ class CallPool:
 
     async def _close(self) -> None:
         self._fail(InternalError("the pool of calls was closed while answers were still waited for"))
-        if self._timer:
-            self._timer.cancel()
+        self._alarm.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -133,25 +134,25 @@ class CallPool:
             if self.stop or self.failure:
                 self._leave_waiting()
                 return
-            wait_s = self._start_ready(self._loop.time())
-            if wait_s is not None:
-                self._wake_in(wait_s)
+            now = self._loop.time()
+            while (job := self._next_ready(now)) is not None:
+                self._start(job, now)
         except Exception as exc:  # noqa: BLE001 - the loop's thread has no caller: the sessions raise it
             self._fail(exc)
 
-    def _start_ready(self, now: float) -> float | None:
-        """Start jobs until limits hold one back; return seconds until asking again, None for the end of a call."""
-        while (job := self._take(now)) is not None:
-            held = self._held(job, now)
-            if held is None:
-                self._waiting.again(job)
-                self._leave_waiting()
-                return None
-            if held > 0:
-                self._waiting.again(job)
-                return held if held != float("inf") else None
-            self._start(job, now)
-        return self._waiting.next_in(now)
+    def _next_ready(self, now: float) -> Job | None:
+        """Return a job with all it needs reserved; None when none may be sent now, with the timer set to ask again."""
+        if (job := self._take(now)) is None:
+            self._alarm.set(self._waiting.next_in(now))
+            return None
+        held = self._held(job, now)
+        if held == 0:
+            return job
+        self._waiting.again(job)
+        if held is None:
+            self._leave_waiting()
+        self._alarm.set(held)
+        return None
 
     def _take(self, now: float) -> Job | None:
         while (job := self._waiting.take(now)) is not None:
@@ -185,6 +186,10 @@ class CallPool:
     async def _call_in_turn(self, jobs: list[Job]) -> None:
         if self.batching.mode != "serial_bundle":
             await self._call(jobs[0], self._connections.shared())
+            while not (self.stop or self.failure) and (job := self._next_ready(self._loop.time())):
+                self._pump()
+                await asyncio.sleep(0)  # as late as a new task, which costs more, would begin
+                await self._call(job, self._connections.shared())
             return
         with self._connections.lane() as lane:
             await self._call(jobs[0], lane)
@@ -209,11 +214,10 @@ class CallPool:
         return False
 
     def _held(self, job: Job, now: float) -> float | None:
-        """Reserve what a send needs and return 0.0, or return seconds to wait; None when the provider is dead."""
+        """Reserve what a send needs and return 0.0, or return seconds to wait; None when nothing may be sent any more."""
         held = self._admission.hold(job, now)
-        if isinstance(held, Dead):
-            what = f"{self.provider.name} has given no answer for {held.after_s:.0f} s"
-            self._give_up(f"{what}; run the job again when it is back")
+        if isinstance(held, Stop):
+            self._give_up(held.reason, held.kind)
             return None
         return held
 
@@ -239,6 +243,7 @@ class CallPool:
         provider_id = self.provider.request_id(response) if response else None
         exchange = job.exchange(started_at_us, sent_at, now, shown, response, outcome, provider_id)
         record = self.recorder.record(exchange)
+        self._admission.charge(job, record.cost_usd)
         self._record(record)
         job.session.observe(record)
         self._after(job, outcome, record, now)
@@ -246,12 +251,12 @@ class CallPool:
     def _after(self, job: Job, outcome: Reply | CallError, record: CallRecord, now: float) -> None:
         """Settle the job, or queue its next try."""
         self.stats["answers" if outcome.kind is FailureKind.OK else f"errors_{outcome.kind}"] += 1
+        reason = None if outcome.kind is FailureKind.OK else self.recorder.shown(reason_of(outcome), job.request)
         if isinstance(outcome, Reply):
-            reason = None if outcome.kind is FailureKind.OK else self.recorder.shown(reason_of(outcome), job.request)
             job.session.settle(job, outcome.kind, reason, record, outcome)
         elif outcome.kind in RUN_STOPPING:
             status = f"HTTP {record.http_status}" if record.http_status else "no reply"
-            message = f"{self.provider.name} refused the run ({outcome.kind}, {status}): {reason_of(outcome)}"
+            message = f"{self.provider.name} refused the run ({outcome.kind}, {status}): {reason}"
             job.session.settle_pending(job, self._give_up(message, outcome.kind))
         else:
             self._after_error(job, outcome, record, now)
@@ -293,8 +298,3 @@ class CallPool:
         if self.stop and not self.failure:
             for job in waiting:
                 job.session.settle_pending(job, self.stop)
-
-    def _wake_in(self, wait_s: float) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(max(0.0, wait_s), self._pump)

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from transforms.providers.pool import CallPool
 
 
-#: How often a session that waits looks whether the pool has failed, seconds.
-_FAILURE_CHECK_S = 1.0
+#: A session that waits wakes up for so many results: a wake-up for each would make the loop's thread, which shares
+#: the interpreter's lock, pay two thread switches a call.
+_HANDFUL = 64
+#: How often a session that waits looks for less than a handful, and whether the pool has failed, seconds.
+_FAILURE_CHECK_S = 0.05
 
 #: What a session yields: the end of a request, or the record of a try.
 SessionItem = ModelAnswer | PendingRequest | CallRecord
@@ -109,6 +112,7 @@ class Job:
     ready_at: float = 0.0
     order: int = 0
     reserved_tokens: int = 0
+    worst_units: int = 0
     invalid_before: bool = False
     rate_limited: int = 0
     last: LastTry | None = None
@@ -181,13 +185,14 @@ class CallSession:
         self._pool = pool
         self._done = _Done()
         self._changed = threading.Condition()
+        self._room_at = 1
         self.abandoned = False
 
     def feed(self, requests: list[tuple[ModelRequest, str]], batch: Batch) -> Iterator[SessionItem]:
         """Send (request, custom_id) pairs; yields whatever of this session is done, also while it waits for room."""
         while True:
-            yield from self._take(block=self._is_full())
-            if not self._is_full():
+            yield from self._take(block=True, room_at=self._pool.high_water)
+            if self._done.outstanding < self._pool.high_water:
                 break
         with self._changed:
             self._done.outstanding += len(requests)
@@ -204,18 +209,18 @@ class CallSession:
         with self._changed:
             self._done.results.clear()
 
-    def _is_full(self) -> bool:
-        return self._done.outstanding >= self._pool.high_water
-
-    def _take(self, *, block: bool) -> list[SessionItem]:
+    def _take(self, *, block: bool, room_at: int = 1) -> list[SessionItem]:
+        """Return what is done; with `block` wait for a handful, or until less than `room_at` requests are under way."""
+        done = self._done
         with self._changed:
-            if block:
-                while not self._done.results and self._done.outstanding and self._pool.failure is None:
-                    self._changed.wait(timeout=_FAILURE_CHECK_S)
+            self._room_at = room_at
+            while block and done.outstanding >= room_at and len(done.results) < _HANDFUL and self._pool.failure is None:
+                if not self._changed.wait(timeout=_FAILURE_CHECK_S) and done.results:
+                    break
             if self._pool.failure is not None:
                 raise self._pool.failure
-            taken = list(self._done.results)
-            self._done.results.clear()
+            taken = list(done.results)
+            done.results.clear()
             return taken
 
     def observe(self, record: CallRecord) -> None:
@@ -266,4 +271,5 @@ class CallSession:
         with self._changed:
             self._done.results.append(result)
             self._done.outstanding -= 1
-            self._changed.notify()
+            if self._done.outstanding < self._room_at or len(self._done.results) >= _HANDFUL:
+                self._changed.notify()

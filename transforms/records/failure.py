@@ -47,6 +47,8 @@ class FailureKind(StrEnum):
     INVALID_REQUEST = "invalid_request"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     REQUEST_TOO_LARGE = "request_too_large"
+    # the run's own
+    BUDGET = "budget"
     # batches
     ENQUEUED_LIMIT = "enqueued_limit"
     EXPIRED = "expired"

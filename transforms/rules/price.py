@@ -10,6 +10,7 @@ genai-prices finds the model and its rates; the multiplication is done here beca
 of a row's path. A property test holds the two equal.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -143,6 +144,31 @@ class PriceTable:
             return None
         return rates.input.base, rates.output.base
 
+    def ceiling(
+        self, provider_name: str, model: str, processing: Processing = "real_time"
+    ) -> tuple[Decimal, Decimal] | None:
+        """Return the most that a million input tokens, and output tokens, may cost, whatever they are and whenever.
+
+        The highest of all rates of each side (tiers, cache writes, reasoning) and of all days that the table knows: for
+        worst cases. A batch without a price of its own costs what real time does, at most. None: no price is known.
+        A local model costs nothing: (0, 0).
+        """
+        if provider_name == _LOCAL:
+            return Decimal(0), Decimal(0)
+        found = self._find(provider_name, model)
+        if found is None:
+            return None
+        prices = found.info.prices
+        ever = [one.prices for one in prices] if isinstance(prices, list) else [prices]
+        if processing == "batch" and self._rates_of(found, _NEWEST, processing) is not None:
+            ever = [found.info.get_prices(_NEWEST, _BATCH)]
+        every = [_read_rates(one) for one in ever]
+        sides = (
+            _highest(rate for rates in every for rate in (rates.input, rates.cache_read, rates.cache_write)),
+            _highest(rate for rates in every for rate in (rates.output, rates.reasoning)),
+        )
+        return None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
+
     def _table_cost(
         self,
         provider_name: str,
@@ -234,6 +260,12 @@ def _price(rates: _Rates, usage: Usage, input_tokens: int, output_tokens: int) -
         if count and rate is not None:
             total = _EXACT.fma(rate.at(input_tokens), Decimal(count), total)
     return Cost(_EXACT.quantize(_EXACT.divide(total, _MILLION), _PLACES), CostSource.PRICE_TABLE)
+
+
+def _highest(rates: Iterable[_Rate | None]) -> Decimal | None:
+    return max(
+        (price for rate in rates if rate for price in (rate.base, *(tier[1] for tier in rate.tiers))), default=None
+    )
 
 
 def _read_rates(prices: Any) -> _Rates:

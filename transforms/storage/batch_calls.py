@@ -5,11 +5,12 @@ paid for twice, and calls go on being numbered where they stopped.
 """
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 from transforms.records.failure import FailureKind
 from transforms.storage.ledger import SettledAnswer, better, segments, settled_call
-from transforms.storage.ledger_lines import BROKEN_LINE, broken_line, parse_line, settled_kind
+from transforms.storage.ledger_lines import BROKEN_LINE, broken_line, decimal_or_none, parse_line, settled_kind
 
 _READ_BUFFER_BYTES = 1 << 18
 
@@ -23,12 +24,14 @@ class RecordedCalls:
         custom_ids: requests with an LLM call of this batch.
         settled: of these, by request_id, what can be reused.
         kinds: how each of the others ended, by custom_id.
+        costs: what each cost, by custom_id, where that is known.
     """
 
     next_index: int = 0
     custom_ids: set[str] = field(default_factory=set)
     settled: dict[str, SettledAnswer] = field(default_factory=dict)
     kinds: dict[str, FailureKind] = field(default_factory=dict)
+    costs: dict[str, Decimal] = field(default_factory=dict)
 
 
 def recorded_calls(ledger: str, batch_id: str) -> RecordedCalls:
@@ -58,6 +61,8 @@ def _take(found: RecordedCalls, batch_id: str, line: bytes) -> None:
     if call["custom_id"] is None:
         return
     found.custom_ids.add(call["custom_id"])
+    if (cost := decimal_or_none(call["cost_usd"])) is not None:
+        found.costs[call["custom_id"]] = cost
     answer = settled_call(call)
     if answer is None:
         found.kinds[call["custom_id"]] = settled_kind(call)

@@ -77,6 +77,8 @@ class BatchStager:
         name: Callable[[list[str]], str],
         origin: BatchOrigin,
         clock: Callable[[], float] = time.time,
+        *,
+        may_hold: Callable[[int, int], bool] | None = None,
     ) -> None:
         """Remember where to stage.
 
@@ -88,6 +90,7 @@ class BatchStager:
             name: returns the batch key of request ids, whatever their order.
             origin: what staged.json says of all batches.
             clock: Unix seconds.
+            may_hold: whether one batch may hold so many bytes and requests; asked from the second request on.
         """
         self._ledger = ledger
         self._asked_folder = asked_folder
@@ -95,6 +98,7 @@ class BatchStager:
         self._name = name
         self._origin = origin
         self._clock = clock
+        self._may_hold = may_hold
         self._draft: _Draft | None = None
 
     def fits(self, line: bytes) -> bool:
@@ -118,7 +122,7 @@ class BatchStager:
                 f"request {member.request_id} can't be a line of a batch; report this, nothing was sent"
             )
         finished = None
-        if self._draft is not None and not self._draft.has_room(len(line), self._limits):
+        if self._draft is not None and not self._has_room(self._draft, len(line)):
             finished = self.finish()
         if self._draft is None:
             self._draft = _Draft(str(Path(requests_path(self._ledger, "")).parent), self._asked_folder)
@@ -146,6 +150,12 @@ class BatchStager:
         if self._draft is not None:
             self._draft.discard()
             self._draft = None
+
+    def _has_room(self, draft: "_Draft", line_length: int) -> bool:
+        byte_count, requests = draft.requests.size + 1 + line_length, len(draft.request_ids) + 1
+        if byte_count > self._limits.max_bytes or requests > self._limits.max_requests:
+            return False
+        return self._may_hold is None or self._may_hold(byte_count, requests)
 
     def _stage(self, draft: "_Draft") -> StagedFiles:
         key = self._free_key(self._name(list(draft.request_ids)))
@@ -208,10 +218,6 @@ class _Draft:
         self._custom_ids: set[str] = set()
         self.token_estimate = 0
         self.nonce = ""
-
-    def has_room(self, line_length: int, limits: BatchLimits) -> bool:
-        is_short = self.requests.size + 1 + line_length <= limits.max_bytes
-        return is_short and len(self.request_ids) < limits.max_requests
 
     def add(self, member: BatchMember, line: bytes, packed: bytes) -> None:
         self._check_new(member)
