@@ -1,39 +1,25 @@
-"""What a run of a job would do, send and cost: reads the input and the ledger, sends nothing, needs no Beam.
+"""What a run of a job would do, send and cost: reads the input and the ledger, sends nothing, needs no Beam."""
 
-Rows pass through the same functions as in a run (reading, identity, templates, request ids, the ledger's answers),
-in this process. Memory: one short digest and a token count per distinct request, and for a job with a key one more
-digest per row while keys are compared; never the rows themselves.
-"""
-
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from hashlib import blake2b
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-import orjson
-
-from pipelines.batch_check import find_batch_api
-from pipelines.estimate import Load, estimate_cost, estimate_time, output_range
+from pipelines.budget import plan_budget
+from pipelines.estimate import Load, estimate_cost, estimate_time, expected_output, output_range
+from pipelines.estimate_basis import Basis, find_basis
+from pipelines.model_catalog import judge_model
 from pipelines.plan_batch import batch_warnings, plan_batch, plan_route
+from pipelines.plan_scan import Failures, Scan, scan_input, short_id
 from pipelines.prepare import PreparedJob, list_in_flight
-from transforms.providers import make_provider
-from transforms.records.errors import RowError
-from transforms.records.failure import DeadLetter, FailureKind, Stage
-from transforms.records.request import Lane, Prompt
-from transforms.records.row import RawRow
-from transforms.rules.fingerprint import custom_id
-from transforms.rules.identity import content_sha256, row_key
-from transforms.rules.tokens import estimate_tokens, prompt_tokens
+from pipelines.text import money
+from transforms.records.failure import FailureKind, Stage
+from transforms.records.model_entry import ModelFinding
+from transforms.records.request import Lane
+from transforms.rules.price import Processing
 from transforms.storage.batch_members import read_members
-from transforms.storage.inputs import read_rows
 from transforms.storage.ledger import read_answers
 
-_EXAMPLES = 3
-_DIGEST_BYTES = 16
-#: As long as any; what it says does not matter here.
-_CUSTOM_ID = custom_id("plan", "0" * 64)
-_ESTIMATE = "about 4 characters of English a token, prompt and schema; providers count differently"
 _DAMAGE = (
     "can't be read to the end: rows are missing, and a run would end with exit code 1; get the file again from its "
     "source"
@@ -41,212 +27,178 @@ _DAMAGE = (
 
 
 @dataclass(slots=True)
-class _Failures:
-    """Rows that would be dead letters before any call, counted by stage and kind, with the first few of each."""
+class _Share:
+    """Some requests, with their input tokens by the character rule."""
 
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    examples: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
-
-    def add(self, stage: Stage, kind: FailureKind, row: RawRow | DeadLetter, reason: str) -> None:
-        name = (str(stage), str(kind))
-        self.counts[name] += 1
-        shown = self.examples.setdefault(name, [])
-        if len(shown) < _EXAMPLES:
-            shown.append({"source": f"{row.path}:{row.line}", "reason": reason})
-
-    def to_json(self) -> list[dict[str, Any]]:
-        return [
-            {"stage": stage, "kind": kind, "rows": count, "examples": self.examples[stage, kind]}
-            for (stage, kind), count in self.counts.most_common()
-        ]
-
-
-@dataclass(slots=True)
-class _Scan:
-    """What reading the whole input found.
-
-    Attributes:
-        rows_in, asked: rows, and those that become part of a request.
-        requests: tokens of each distinct request, by its digest.
-        line_bytes: of all distinct requests as lines of a batch's request file; 0 without a batch API.
-    """
-
-    rows_in: int = 0
-    asked: int = 0
-    failures: _Failures = field(default_factory=_Failures)
-    requests: dict[bytes, int] = field(default_factory=dict)
-    line_bytes: int = 0
+    requests: int = 0
+    ruled_tokens: int = 0
 
 
 def make_plan(prepared: PreparedJob) -> dict[str, Any]:
     """Return what a run would do, as JSON values with stable keys.
 
-    Keys: job, output, provider, model, rows {in, asked, failed}, failures, requests {distinct, shared, reused,
-    in_flight, to_send}, tokens {input, output_low, output_high, method}, cost_usd {low, high, unknown}, time {low_s,
-    high_s, limited_by, assumption}, batch {available, unavailable, cost_usd, batches, max_requests, time}, route {mode,
-    chosen, why}, warnings. cost_usd and time are those of real time, batch those of the provider's batch API
-    (`plan_batch`), whichever way `route` says a run would go. requests.in_flight are in a batch of an earlier run,
-    which is collected and not sent again.
+    Keys: job, output, provider, model, model_entry (of the model manifest, or null), model_findings [{level, code, key,
+    says}], rows {in, asked, failed}, failures, requests {distinct, shared, reused,
+    in_flight, to_send}, savings {shared, reused, in_flight: {requests, input_tokens, output_tokens, usd}}, tokens
+    {input, input_low, input_high, output_low, output_expected, output_high, longest_input, method, error,
+    output_method}, cost_usd {low, expected, high, unknown}, time {low_s, high_s, limited_by, assumption}, batch
+    {available, unavailable, cost_usd, batches, max_requests, time}, budget (`plan_budget`, or null), route {mode, chosen, why}, warnings.
+
+    cost_usd and time are those of real time, batch those of the provider's batch API (`plan_batch`), whichever way
+    `route` says a run would go; savings are what the requests would be expected to cost that way. requests.in_flight
+    are in a batch of an earlier run, which is collected and not sent again. Dollars are text, and null where they are
+    not known: `unknown` then says why. longest_input is that of the longest request, expected.
 
     Raises:
         InputError, OSError: an input can't be read any more.
         InternalError: the ledger is damaged.
     """
-    scan = _scan(prepared)
+    scan, entry = scan_input(prepared), prepared.model_entry
     distinct = len(scan.requests)
-    _drop_settled(prepared.segments, scan.requests)
-    unanswered = len(scan.requests)
-    _drop_in_flight(prepared, scan.requests)
+    basis = find_basis(prepared, scan.sample.items)
+    longest = max(scan.requests.values(), default=0)
+    shared = _Share(scan.asked - distinct, scan.shared_tokens)
+    reused = _take(scan.requests, _settled(prepared.segments))
+    in_flight = _take(scan.requests, _in_flight(prepared))
     to_send = len(scan.requests)
-    load = Load(to_send, sum(scan.requests.values()), *output_range(prepared.max_output_tokens, to_send))
+    load = _load(prepared, basis, _Share(to_send, sum(scan.requests.values())))
     cost = estimate_cost(prepared.provider_name, prepared.price_model, load)
-    batch = plan_batch(prepared, load, scan.line_bytes * to_send // max(distinct, 1))
+    batch = plan_batch(prepared, load, _part(scan.line_bytes, to_send, distinct))
     route = plan_route(prepared, to_send)
-    is_batch = route["chosen"] == "batch"
-    warnings = _warnings(prepared, scan, batch["cost_usd"] if is_batch else cost, to_send)
-    if is_batch:
+    processing: Processing = "batch" if route["chosen"] == "batch" else "real_time"
+    findings = _model_findings(prepared, round(basis.scale.tokens(longest)))
+    warnings = [finding.line for finding in findings]
+    warnings += _warnings(prepared, scan, batch["cost_usd"] if processing == "batch" else cost, to_send)
+    budget = plan_budget(prepared, processing, to_send, _part(scan.prompt_bytes, to_send, distinct))
+    warnings += _budget_warnings(budget)
+    if processing == "batch":
         warnings += batch_warnings(prepared.batching, load, batch["batches"])
     return {
         "job": prepared.job.name,
         "output": prepared.job.output,
         "provider": prepared.provider_name,
         "model": prepared.request_model,
+        "model_entry": None if entry is None else entry.model_dump(mode="json", exclude_none=True),
+        "model_findings": [finding.to_json() for finding in findings],
         "rows": {"in": scan.rows_in, "asked": scan.asked, "failed": scan.rows_in - scan.asked},
         "failures": scan.failures.to_json(),
         "requests": {
             "distinct": distinct,
-            "shared": scan.asked - distinct,
-            "reused": distinct - unanswered,
-            "in_flight": unanswered - to_send,
+            "shared": shared.requests,
+            "reused": reused.requests,
+            "in_flight": in_flight.requests,
             "to_send": to_send,
         },
-        "tokens": {
-            "input": load.input_tokens,
-            "output_low": load.output_low,
-            "output_high": load.output_high,
-            "method": _ESTIMATE,
+        "savings": {
+            "shared": _saved(prepared, basis, shared, processing),
+            "reused": _saved(prepared, basis, reused, processing),
+            "in_flight": _saved(prepared, basis, in_flight, processing),
         },
+        "tokens": _tokens(load, basis, longest),
         "cost_usd": cost,
         "time": estimate_time(prepared.job, load),
         "batch": batch,
+        "budget": budget,
         "route": route,
         "warnings": warnings,
     }
 
 
-def _scan(prepared: PreparedJob) -> _Scan:
-    key = prepared.job.input.key
-    clashing = _clashing_keys(prepared) if key else frozenset()
-    scan = _Scan()
-    sizer = _Sizer(prepared)
-    for row in _rows(prepared):
-        scan.rows_in += 1
-        if isinstance(row, DeadLetter):
-            scan.failures.add(row.stage, row.kind, row, row.reason)
-        elif not _is_clash(row, key, clashing, scan.failures):
-            _ask(prepared, row, scan, sizer)
-    return scan
+def _part(total: int, requests: int, of_requests: int) -> int:
+    """Return the part of a total that so many of the requests have, as if all were alike; rounded up."""
+    return -(-total * requests // max(of_requests, 1))
 
 
-def _rows(prepared: PreparedJob) -> Iterator[RawRow | DeadLetter]:
-    for file in prepared.files:
-        yield from read_rows(file, prepared.input, prepared.input_schema)
+def _budget_warnings(budget: dict[str, Any] | None) -> list[str]:
+    """Say what the budget would do to the run."""
+    if budget is None:
+        return []
+    worst = budget["worst_case_usd"]
+    if worst is None:
+        return [f"budget.max_usd can't be held: {budget['unknown']}; run asks before it starts"]
+    if Decimal(worst) > Decimal(budget["left_usd"]):
+        worst, left = money(worst), money(budget["left_usd"])
+        holds = "the run holds what each request may cost at most, and may stop before the end"
+        resumed = "what is answered stays, and a higher budget resumes it"
+        return [f"the worst case, {worst}, is more than the {left} left of the budget: {holds}; {resumed}"]
+    return []
 
 
-def _clashing_keys(prepared: PreparedJob) -> frozenset[bytes]:
-    """Return the digests of the keys that rows of different content share."""
-    contents: dict[bytes, bytes] = {}
-    clashing: set[bytes] = set()
-    for row in _rows(prepared):
-        if isinstance(row, DeadLetter):
-            continue
-        try:
-            key = _digest(row_key(row.values, prepared.job.input.key))
-        except RowError:
-            continue
-        content = bytes.fromhex(content_sha256(row.values))[:_DIGEST_BYTES]
-        if contents.setdefault(key, content) != content:
-            clashing.add(key)
-    return frozenset(clashing)
+def _model_findings(prepared: PreparedJob, longest: int) -> list[ModelFinding]:
+    """Return what the job's owner should know about the model, the longest request's fit into its context included."""
+    return judge_model(
+        prepared.job,
+        prepared.model_entry,
+        has_schema=prepared.answer_schema is not None,
+        max_output_tokens=prepared.max_output_tokens,
+        longest_request_tokens=longest,
+    )
 
 
-def _is_clash(row: RawRow, key: list[str], clashing: frozenset[bytes], failures: _Failures) -> bool:
-    """Say whether the row has no usable key, and count it if so."""
-    if not key:
-        return False
-    try:
-        text = row_key(row.values, key)
-    except RowError as error:
-        failures.add(Stage.IDENTIFY, error.kind, row, error.reason)
-        return True
-    if clashing and _digest(text) in clashing:
-        failures.add(
-            Stage.IDENTIFY, FailureKind.DUPLICATE_KEY, row, f'other rows with other content have the key "{text}"'
-        )
-        return True
-    return False
+def _load(prepared: PreparedJob, basis: Basis, share: _Share) -> Load:
+    most = prepared.max_output_tokens
+    return Load(
+        share.requests,
+        round(basis.scale.tokens(share.ruled_tokens, share.requests)),
+        *output_range(most, share.requests),
+        expected_output(basis.output_tokens, most, share.requests),
+        basis.scale.error,
+    )
 
 
-class _Sizer:
-    """Estimates a request's input tokens, and measures its line in a batch's request file."""
-
-    def __init__(self, prepared: PreparedJob) -> None:
-        schema = prepared.answer_schema
-        self._schema_tokens = estimate_tokens(orjson.dumps(schema).decode()) if schema else 0
-        self._provider = make_provider(prepared.job.model, schema)
-        self._batch_api, _ = find_batch_api(prepared.job, schema, self._provider)
-
-    def tokens(self, prompt: Prompt) -> int:
-        return prompt_tokens(prompt) + self._schema_tokens
-
-    def line_bytes(self, prompt: Prompt) -> int:
-        if self._batch_api is None:
-            return 0
-        return len(self._batch_api.line(_CUSTOM_ID, self._provider.body(prompt))) + 1
+def _tokens(load: Load, basis: Basis, longest: int) -> dict[str, Any]:
+    return {
+        "input": load.input_tokens,
+        "input_low": load.input_low,
+        "input_high": load.input_high,
+        "output_low": load.output_low,
+        "output_expected": load.output_expected,
+        "output_high": load.output_high,
+        "longest_input": round(basis.scale.tokens(longest)),
+        "method": basis.scale.method,
+        "error": basis.error,
+        "output_method": basis.output_method,
+    }
 
 
-def _ask(prepared: PreparedJob, row: RawRow, scan: _Scan, sizer: _Sizer) -> None:
-    try:
-        prompt = prepared.template.render(row.values).prompt
-    except RowError as error:
-        scan.failures.add(Stage.RENDER, error.kind, row, error.reason)
-        return
-    scan.asked += 1
-    request = _short(prepared.identity.request_id(prompt))
-    if request not in scan.requests:
-        scan.requests[request] = sizer.tokens(prompt)
-        scan.line_bytes += sizer.line_bytes(prompt)
+def _saved(prepared: PreparedJob, basis: Basis, share: _Share, processing: Processing) -> dict[str, Any]:
+    load = _load(prepared, basis, share)
+    cost = estimate_cost(prepared.provider_name, prepared.price_model, load, processing)
+    return {
+        "requests": share.requests,
+        "input_tokens": load.input_tokens,
+        "output_tokens": load.output_expected,
+        "usd": cost["expected"],
+    }
 
 
-def _drop_settled(segments: list[str], requests: dict[bytes, int]) -> None:
-    """Take out the requests that the ledger answers."""
-    for path in segments:
-        for answer in read_answers(path):
-            if answer.lane is Lane.MAIN:
-                requests.pop(_short(answer.request_id), None)
+def _take(requests: dict[bytes, int], ids: Iterable[str]) -> _Share:
+    """Take these requests out of those that are left; return what they come to."""
+    share = _Share()
+    for request_id in ids:
+        tokens = requests.pop(short_id(request_id), None)
+        if tokens is not None:
+            share.requests += 1
+            share.ruled_tokens += tokens
+    return share
 
 
-def _drop_in_flight(prepared: PreparedJob, requests: dict[bytes, int]) -> None:
-    """Take out the requests that wait in a batch of an earlier run."""
-    for key in list_in_flight(prepared):
-        for member in read_members(prepared.ledger, key):
-            requests.pop(_short(member.request_id), None)
+def _settled(segments: list[str]) -> Iterable[str]:
+    """Yield the requests that the ledger answers."""
+    return (answer.request_id for path in segments for answer in read_answers(path) if answer.lane is Lane.MAIN)
 
 
-def _short(hex_digest: str) -> bytes:
-    return bytes.fromhex(hex_digest[: 2 * _DIGEST_BYTES])
+def _in_flight(prepared: PreparedJob) -> Iterable[str]:
+    """Yield the requests that wait in a batch of an earlier run."""
+    return (member.request_id for key in list_in_flight(prepared) for member in read_members(prepared.ledger, key))
 
 
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
-
-
-def _damaged_files(failures: _Failures) -> str:
+def _damaged_files(failures: Failures) -> str:
     shown = failures.examples.get((str(Stage.READ), str(FailureKind.DAMAGED_FILE)), [])
     return ", ".join(sorted({example["source"].rpartition(":")[0] for example in shown}))
 
 
-def _warnings(prepared: PreparedJob, scan: _Scan, cost: dict[str, Any], to_send: int) -> list[str]:
+def _warnings(prepared: PreparedJob, scan: Scan, cost: dict[str, Any], to_send: int) -> list[str]:
     job = prepared.job
     used = prepared.template.columns_used
     duplicates = scan.failures.counts[str(Stage.IDENTIFY), str(FailureKind.DUPLICATE_KEY)]
@@ -271,6 +223,6 @@ def _warnings(prepared: PreparedJob, scan: _Scan, cost: dict[str, Any], to_send:
             prepared.max_output_tokens is None,
             "model.params.max_output_tokens is not set: an answer may be as long, and cost as much, as the model likes",
         ),
-        (to_send > 0 and cost["unknown"] is not None, f"the cost is unknown: {cost['unknown']}"),
+        (to_send > 0 and cost["low"] is None, f"the cost is unknown: {cost['unknown']}"),
     ]
     return [sentence for holds, sentence in cases if holds]

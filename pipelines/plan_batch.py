@@ -43,7 +43,7 @@ def plan_batch(prepared: PreparedJob, load: Load, byte_count: int) -> dict[str, 
 
     Returns:
         available: the job can use a batch API; unavailable: else why not, or null.
-        cost_usd: {low, high, unknown}, as in real time, at batch prices.
+        cost_usd: {low, expected, high, unknown}, as in real time, at batch prices.
         batches, max_requests: how many, and of how many requests at most; null without a batch API.
         time: {usual_s, at_most_s, says, deadline_s} or null: the provider's documented words on one batch, and
             after how many seconds the run gives a batch up (batching.deadline).
@@ -52,7 +52,7 @@ def plan_batch(prepared: PreparedJob, load: Load, byte_count: int) -> dict[str, 
         return {
             "available": False,
             "unavailable": prepared.no_batch_reason,
-            "cost_usd": {"low": None, "high": None, "unknown": prepared.no_batch_reason},
+            "cost_usd": {"low": None, "expected": None, "high": None, "unknown": prepared.no_batch_reason},
             "batches": None,
             "max_requests": None,
             "time": None,

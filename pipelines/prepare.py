@@ -13,9 +13,11 @@ import pyarrow as pa
 
 from pipelines.batch_check import check_batching, find_batch_api
 from pipelines.job import LoadedJob, check_columns, resolve_answer_schema
+from pipelines.model_catalog import settle_model
 from transforms.providers import make_provider
 from transforms.records.batch import BatchLimits
 from transforms.records.errors import ConfigError
+from transforms.records.model_entry import ModelEntry, ModelFinding
 from transforms.records.run import CallSettings
 from transforms.records.settings import BatchingSettings, InputSettings, Job
 from transforms.rules.answer import AnswerReader
@@ -42,6 +44,8 @@ class PreparedJob:
         open_batches: keys of the batches of earlier runs that are in flight at this provider.
         batch_limits: of one batch of the provider's batch API; None where the job can use none, and then
             no_batch_reason says why, in one clause.
+        model_entry: what the model manifest knows of the model, the job's own entry laid over it; None: nothing.
+        model_warnings: what the job's owner should know about the model before anything is spent.
     """
 
     job: Job
@@ -67,6 +71,8 @@ class PreparedJob:
     provider_address: Place
     open_batches: list[str] = field(default_factory=list)
     dry_run: bool = False
+    model_entry: ModelEntry | None = None
+    model_warnings: list[ModelFinding] = field(default_factory=list)
 
     @property
     def input(self) -> InputSettings:
@@ -116,7 +122,16 @@ class PreparedJob:
         """What workers need to make calls."""
         job = self.job
         return CallSettings(
-            self.run_id, self.ledger, job.model, self.answer_schema, job.pool, job.batching, job.audit, self.dry_run
+            self.run_id,
+            self.ledger,
+            job.model,
+            self.answer_schema,
+            job.pool,
+            job.batching,
+            job.audit,
+            self.dry_run,
+            budget=job.budget,
+            output_limit=None if self.model_entry is None else self.model_entry.max_output_tokens,
         )
 
 
@@ -124,7 +139,8 @@ def prepare(loaded: LoadedJob, run_id: str) -> PreparedJob:
     """Check a job against its inputs and settle everything a run needs.
 
     Raises:
-        ConfigError: the job can't work: a column, a template, a schema or a model setting is wrong.
+        ConfigError: the job can't work: a column, a template, a schema or a model setting is wrong, or its model is
+            not known or can't do what the job asks.
         InputError: an input can't be read, or a glob matches nothing.
     """
     job = loaded.job
@@ -135,7 +151,12 @@ def prepare(loaded: LoadedJob, run_id: str) -> PreparedJob:
     template.check(schema.names)
     answer_schema = resolve_answer_schema(job, loaded.folder, loaded.path)
     provider = make_provider(job.model, answer_schema)
+    entry, warnings = settle_model(
+        job, has_schema=answer_schema is not None, max_output_tokens=provider.max_output_tokens
+    )
     batch_api, no_batch_reason = find_batch_api(job, answer_schema, provider)
+    if entry is not None and entry.batch is False:
+        batch_api, no_batch_reason = None, f"model.entry: {entry.name} is not for the batch API of {job.model.provider}"
     check_batching(job, batch_api is not None)
     flatten, keep = job.answer.flatten, job.on_failure == "keep"
     columns = AnswerColumns(job.answer.field, answer_schema, template, flatten=flatten, keep=keep)
@@ -163,6 +184,8 @@ def prepare(loaded: LoadedJob, run_id: str) -> PreparedJob:
         batch_limits=None if batch_api is None else batch_api.limits,
         no_batch_reason=no_batch_reason,
         provider_address=(provider.name, provider.base_url),
+        model_entry=entry,
+        model_warnings=warnings,
     )
 
 

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from pipelines.advice import advice
 from pipelines.audit_query import AuditQuery, plain
+from pipelines.budget import budget_line
+from pipelines.estimate_text import estimate_line
 from pipelines.plan_text import make_facts
 from pipelines.summary import COLLECT_HINT
 from pipelines.text import cells, duration, money, number, one_line, plural
@@ -134,6 +136,10 @@ def _counts(summary: dict[str, Any]) -> Table:
         table.add_row("Batches", _batches(summary["batches"]))
     table.add_row("Tokens", f"{number(tokens['input'])} in, {number(tokens['output'])} out")
     table.add_row("Cost", Text(_cost(summary), style="bold"))
+    if summary.get("budget"):
+        table.add_row("Budget", budget_line(summary["budget"]))
+    if compared := estimate_line(summary.get("estimate")):
+        table.add_row("Estimate", compared)
     table.add_row("Time", duration(summary["duration_s"]))
     return table
 
@@ -202,10 +208,10 @@ def _draw_failures(summary: dict[str, Any], console: Console) -> None:
 def _draw_outputs(summary: dict[str, Any], console: Console) -> None:
     console.print()
     table = make_facts()
-    names = {"enriched": "Enriched", "dead_letters": "Dead letters", "audit": "Audit"}
+    names = {"enriched": "Enriched", "dead_letters": "Dead letters", "audit": "Audit", "report": "Report"}
     for name, label in names.items():
         path = summary["outputs"].get(name)
-        if path and Path(path).is_dir():
+        if path and Path(path).exists():
             table.add_row(label, Text(short_path(path)))
     console.print(table)
 

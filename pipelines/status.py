@@ -7,12 +7,14 @@ from typing import Any
 import orjson
 
 from pipelines.batches import read_batches
+from pipelines.budget import budget_facts
 from transforms.records.errors import ConfigError
 from transforms.records.request import Lane
+from transforms.records.settings import BudgetSettings
 from transforms.storage.ledger import read_answers, segments
 from transforms.storage.objects import read_bytes
 from transforms.storage.processes import ProcessId, is_dead
-from transforms.storage.runs import RUNNING, list_runs
+from transforms.storage.runs import RUNNING, RunFolder, list_runs
 
 #: Shown instead of "running" for a run that holds the lease no more: it was killed, and the next run will seal it.
 KILLED = "killed"
@@ -22,7 +24,8 @@ def read_status(output: str, now: datetime) -> dict[str, Any]:
     """Return the state of an output as JSON values with stable keys.
 
     Keys: output, job, latest_run_id, pending_rows, lease, ledger {segments, bytes, settled_requests}, batches (those
-    that are open, oldest first; each as `batches.read_batches` tells it), runs (oldest first; each run_id, status,
+    that are open, oldest first; each as `batches.read_batches` tells it), estimate (the latest run's, beside what came;
+    null without one), budget {max_usd, per, charged_usd, left_usd} of the newest run's job (or null), runs (oldest first; each run_id, status,
     started_at, ended_at, duration_s, rows, calls, tokens, cost_usd, runner).
 
     Args:
@@ -37,19 +40,37 @@ def read_status(output: str, now: datetime) -> dict[str, Any]:
         raise ConfigError(f"{output} is not the output of a job: it has no runs and no ledger; name the job's `output`")
     lease = _lease(output, now)
     holder = lease["run_id"] if lease and lease["alive"] else None
-    runs = [_run(manifest, holder) for manifest in list_runs(output)]
+    manifests = list_runs(output)
+    runs = [_run(manifest, holder) for manifest in manifests]
     finished = [run for run in runs if run["rows"] and run["rows"]["in"] is not None]
     latest = finished[-1] if finished else None
     return {
         "output": output,
-        "job": list_runs(output)[-1]["job_name"] if runs else None,
+        "job": manifests[-1]["job_name"] if runs else None,
         "latest_run_id": latest["run_id"] if latest else None,
         "pending_rows": latest["rows"]["pending"] if latest else None,
         "lease": lease,
         "ledger": _ledger(str(Path(output) / "ledger")),
         "batches": [batch for batch in read_batches(output)["batches"] if batch["closed_at"] is None],
+        "estimate": _estimate(output, latest["run_id"]) if latest else None,
+        "budget": _budget(output, manifests[-1]) if manifests else None,
         "runs": runs,
     }
+
+
+def _budget(output: str, newest: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the budget's log says now, by the newest run's settings."""
+    settings = BudgetSettings.model_validate(newest["job"].get("budget") or {})
+    return budget_facts(str(Path(output) / "ledger"), newest["run_id"], settings)
+
+
+def _estimate(output: str, run_id: str) -> dict[str, Any] | None:
+    """Return what a run's summary says of its estimate."""
+    try:
+        summary: dict[str, Any] = orjson.loads(read_bytes(RunFolder(output, run_id).summary))
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+    return summary.get("estimate")
 
 
 def _run(manifest: dict[str, Any], holder: str | None) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.budget import budget_line
+from pipelines.estimate_text import estimate_line
 from pipelines.plan_text import make_facts
 from pipelines.text import duration, moment, money, number, one_line, plural, size
 
@@ -36,8 +38,12 @@ def draw_status(status: dict[str, Any], console: Console) -> None:
         f"{plural(ledger['settled_requests'], 'settled request')} in {plural(ledger['segments'], 'segment')}, "
         f"{size(ledger['bytes'])}",
     )
+    if status["budget"]:
+        facts.add_row("Budget", budget_line(status["budget"]))
     if status["batches"]:
         facts.add_row("Batches", _batches_text(status["batches"]))
+    if compared := estimate_line(status["estimate"]):
+        facts.add_row("Estimate", compared)
     console.print(facts)
     if status["batches"]:
         console.print()

@@ -24,7 +24,12 @@ JOB: dict[str, Any] = {
     "output": "out",
     "prompt": {"template": "Rate: {{ row.text }}"},
     "answer": {"field": "label"},
-    "model": {"provider": "openai", "name": "gpt-4o-mini-2024-07-18", "params": {"max_output_tokens": 64}},
+    "model": {
+        "provider": "openai",
+        "name": "gpt-4o-mini-2024-07-18",
+        "params": {"max_output_tokens": 64},
+        "entry": {"deprecated": None, "retired": None, "successor": None},  # served, whatever day it is
+    },
 }
 ROWS = "id,text\nA,good\nB,bad\nC,good\n"
 
@@ -34,6 +39,14 @@ def prepared_job(folder: Path, rows: str = ROWS, **changes: Any) -> PreparedJob:
     (folder / "rows.csv").write_text(rows, encoding="utf-8")
     (folder / "job.yaml").write_text(yaml.safe_dump(JOB | changes), encoding="utf-8")
     return prepare(load_job(str(folder / "job.yaml")), "plan")
+
+
+def drawn(plan: dict[str, Any], width: int) -> str:
+    """Return the plan as a terminal of that width shows it."""
+    console = Console(width=width, markup=False)
+    with console.capture() as shown:
+        draw_plan(plan, console)
+    return shown.get()
 
 
 def test_equal_questions_are_counted_once(tmp_path: Path) -> None:
@@ -112,13 +125,61 @@ def test_same_key_and_same_content_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_cost_is_a_range_from_short_answers_to_the_limit(tmp_path: Path) -> None:
-    """The bounds are exact products of the price table's rates."""
+    """The bounds and what is expected are exact products of the price table's rates; the input has its error."""
     plan = make_plan(prepared_job(tmp_path))
     tokens, rates = plan["tokens"], (Decimal("0.15"), Decimal("0.6"))
-    for bound in ("low", "high"):
-        usd = (rates[0] * tokens["input"] + rates[1] * tokens[f"output_{bound}"]) / 1_000_000
+    for bound, counted in (("low", "input_low"), ("expected", "input"), ("high", "input_high")):
+        usd = (rates[0] * tokens[counted] + rates[1] * tokens[f"output_{bound}"]) / 1_000_000
         assert Decimal(plan["cost_usd"][bound]) == usd
     assert tokens["output_high"] == 2 * 64
+    assert tokens["input_low"] < tokens["input"] < tokens["input_high"]
+
+
+def test_what_reuse_and_sharing_save_is_said_in_requests_tokens_and_dollars(tmp_path: Path) -> None:
+    """One row of three shares a request of 8 tokens in and 64 out at most; 120 expected are cut at the limit."""
+    saved = make_plan(prepared_job(tmp_path))["savings"]
+    # "Rate: good" is 3 tokens and 4 of its frame: 7 x 0.15 + 64 x 0.60 = 39.45 millionths
+    assert saved["shared"] == {"requests": 1, "input_tokens": 7, "output_tokens": 64, "usd": "0.00003945"}
+    assert saved["reused"] == saved["in_flight"] == {"requests": 0, "input_tokens": 0, "output_tokens": 0, "usd": "0"}
+
+
+def test_a_request_longer_than_the_context_is_warned_of(tmp_path: Path) -> None:
+    """By the model's entry, with the answer's room, before anything is sent."""
+    model = JOB["model"] | {"entry": JOB["model"]["entry"] | {"context_tokens": 1000}}
+    plan = make_plan(prepared_job(tmp_path, f"id,text\nA,{'long ' * 1000}\n", model=model))
+    assert plan["tokens"]["longest_input"] > 1000
+    assert any("1,000 tokens of context" in warning for warning in plan["warnings"])
+    assert [finding["code"] for finding in plan["model_findings"]] == ["context"]
+
+
+@pytest.mark.parametrize(
+    ("most", "says"),
+    [
+        pytest.param(25, "Budget: $25.0000 left of $25.0000 (all runs together); worst case $0.000", id="fits"),
+        pytest.param(0.0001, "does not fit", id="does-not-fit"),
+    ],
+)
+def test_the_budget_is_set_beside_the_worst_case(tmp_path: Path, most: float, says: str) -> None:
+    """What is left, what all first tries may cost at most, and a warning where that is more."""
+    plan = make_plan(prepared_job(tmp_path, budget={"max_usd": most}))
+    is_too_small = Decimal(plan["budget"]["worst_case_usd"]) > Decimal(plan["budget"]["left_usd"])
+    assert is_too_small is any("left of the budget" in warning for warning in plan["warnings"])
+    assert says in " ".join(drawn(plan, 100).split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_without_a_price_says_unknown_and_why(tmp_path: Path) -> None:
+    """Null in every place of money, and no dollar sign on the screen."""
+    model = JOB["model"] | {"name": "nobody-knows", "allow_unlisted": True, "entry": None}
+    plan = make_plan(prepared_job(tmp_path, model=model))
+    reason = "the price table has no model nobody-knows of openai"
+    for cost in (plan["cost_usd"], plan["batch"]["cost_usd"]):
+        assert cost == {"low": None, "expected": None, "high": None, "unknown": reason}
+    assert plan["savings"]["shared"]["usd"] is None
+    shown = drawn(plan, 100)
+    assert "$" not in shown
+    assert reason in shown
+    assert "unknown dollars" in shown
 
 
 @pytest.mark.parametrize(
@@ -127,7 +188,11 @@ def test_cost_is_a_range_from_short_answers_to_the_limit(tmp_path: Path) -> None
         pytest.param({"input": {"path": "rows.csv"}}, "input.key names no column", id="identity-by-content"),
         pytest.param({"prompt": {"template": "Hello"}}, "every row asks the same", id="template-without-columns"),
         pytest.param({"model": JOB["model"] | {"params": {}}}, "max_output_tokens is not set", id="no-limit"),
-        pytest.param({"model": JOB["model"] | {"name": "nobody-knows"}}, "the cost is unknown", id="no-price"),
+        pytest.param(
+            {"model": JOB["model"] | {"name": "nobody-knows", "entry": None, "allow_unlisted": True}},
+            "the cost is unknown",
+            id="no-price",
+        ),
     ],
 )
 def test_what_may_surprise_is_warned_about(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -156,7 +221,9 @@ def test_without_a_limit_on_answers_the_cost_has_no_upper_bound() -> None:
 
 def test_a_model_on_this_machine_costs_nothing() -> None:
     """Also without a limit on answers."""
-    assert estimate_cost("llama_cpp", "any", Load(10, 1000, 80, None)) == {"low": "0", "high": "0", "unknown": None}
+    assert estimate_cost("llama_cpp", "any", Load(10, 1000, 80, None)) == {
+        "low": "0", "expected": "0", "high": "0", "unknown": None,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -179,9 +246,6 @@ def test_time_is_set_by_the_tightest_limit(
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_plan_fits_the_terminal(tmp_path: Path, width: int) -> None:
     """No line is wider than the terminal."""
-    console = Console(width=width, markup=False)
-    with console.capture() as shown:
-        draw_plan(make_plan(prepared_job(tmp_path, "id,text\nA,x\nA,y\nB,z\n")), console)
-    text = shown.get()
+    text = drawn(make_plan(prepared_job(tmp_path, "id,text\nA,x\nA,y\nB,z\nC,z\n")), width)
     assert "Nothing was sent." in text
     assert all(len(line) <= width for line in text.splitlines())

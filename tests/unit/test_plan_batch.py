@@ -83,8 +83,8 @@ def test_the_plan_says_which_way_requests_would_go(
     """By the job's mode, the number of requests, and what the provider has; and why."""
     plan = make_plan(prepared_job(tmp_path, model, rows, **batching))
     assert plan["route"] == {"mode": batching.get("mode", "per_request"), "chosen": chosen, "why": why}
-    word = "batch" if chosen == "batch" else "real time"
-    assert f"Goes by    {word}: {why}" in drawn(plan)
+    word = "by batch" if chosen == "batch" else "in real time"
+    assert f"Goes {word}: {why}." in " ".join(drawn(plan).split())
 
 
 def test_real_time_and_batch_stand_side_by_side_in_dollars(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_time_of_a_batch_is_in_the_providers_words(
 def test_an_unknown_batch_price_is_said_and_warned_of_where_it_matters(tmp_path: Path, model: str, reason: str) -> None:
     """Real time has its price all the same; the warning comes when the job goes by batch."""
     plan = make_plan(prepared_job(tmp_path, model, 30))
-    assert plan["batch"]["cost_usd"] == {"low": None, "high": None, "unknown": reason}
+    assert plan["batch"]["cost_usd"] == {"low": None, "expected": None, "high": None, "unknown": reason}
     assert plan["cost_usd"]["low"] is not None
     assert not any(reason in warning for warning in plan["warnings"])
     plan = make_plan(prepared_job(tmp_path, model, 30, mode="provider_batch_api"))
@@ -216,7 +216,9 @@ def test_what_waits_in_a_batch_is_not_sent(tmp_path: Path) -> None:
     plan = make_plan(job)
     assert plan["requests"] == {"distinct": 30, "shared": 0, "reused": 0, "in_flight": 12, "to_send": 18}
     assert plan["route"]["chosen"] == "real_time"
-    assert "18 to send (12 in a batch of an earlier run)" in drawn(plan)
+    assert "18 to send" in drawn(plan)
+    assert "12 in batches of an earlier run: about $" in drawn(plan)
+    assert plan["savings"]["in_flight"]["requests"] == 12
 
 
 @pytest.mark.parametrize(
