@@ -1,16 +1,20 @@
 """Questions to the audit tables of all runs of an output, answered by DuckDB over their Parquet files.
 
-Reads only the columns and rows asked for: one row among a million calls takes well under a second.
+A row is looked up by its ids, whose Bloom filters (`transforms.storage.tables`) let DuckDB pass over every row group
+that can't hold it: one row among a million calls takes a few hundredths of a second. Loads no Arrow, which alone would
+take longer than that. A run that was killed and is not sealed has no tables: `OpenRuns` tells of it from the ledger.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import duckdb
+
+from pipelines.explain_open_runs import OpenRuns
 
 _EXCHANGE_COLUMNS = (
     "batch_id",
@@ -32,10 +36,12 @@ class AuditQuery:
 
     Args:
         output: the output folder.
+        open_runs: runs that are under way or were killed, which have no tables yet; None leaves them out.
     """
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, open_runs: OpenRuns | None = None) -> None:
         self._runs = Path(output) / "runs"
+        self._open = open_runs or OpenRuns(output, ())
         self._database = duckdb.connect(":memory:", config={"threads": "2"})
 
     def __enter__(self) -> Self:
@@ -51,31 +57,38 @@ class AuditQuery:
         return sorted(str(path) for path in self._runs.glob(f"{run_id}/audit/{table}/*.parquet"))
 
     def row_ends(self, row_id: str) -> list[dict[str, Any]]:
-        """Return the rows of table `rows` with this row_id, oldest run first."""
+        """Return the rows of table `rows` with this row_id, oldest run first; each also with its `filename`."""
         return self._select("rows", "row_id = ?", [row_id], "run_id")
 
     def calls_for(self, root_request_id: str) -> list[dict[str, Any]]:
         """Return all calls made for a request, its repair included, in the order they were sent."""
-        return self._select("calls", "root_request_id = ?", [root_request_id], "started_at, call_index")
+        found = self._select("calls", "root_request_id = ?", [root_request_id], "started_at, call_index")
+        found = _with(found, self._open.calls_for(root_request_id), "call_id")
+        return sorted(found, key=lambda call: (call["started_at"], call["call_index"]))
 
     def batches(self, batch_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the batches of these ids, in the order they were taken up; of a provider's batch a row per run."""
-        return self._select("batches", "list_contains(?, batch_id)", [list(batch_ids)], "submitted_at, run_id")
+        found = self._select("batches", _one_of("batch_id", batch_ids), list(batch_ids), "submitted_at, run_id")
+        found = _with(found, self._open.batches(batch_ids), "batch_id", "run_id")
+        return sorted(found, key=lambda batch: (batch["submitted_at"], batch["run_id"]))
 
     def exchanges(self, batch_ids: Sequence[str], run_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the HTTP exchanges that these runs made for these batches, in the order of each batch; no payloads."""
+        found: list[dict[str, Any]] = []
         files = [path for run_id in run_ids for path in self.files("calls", run_id)]
-        if not files:
-            return []
-        query = (
-            f"SELECT {', '.join(_EXCHANGE_COLUMNS)} FROM read_parquet(?, union_by_name=true) "  # noqa: S608 - our own words
-            "WHERE call_type = 'HTTP' AND list_contains(?, batch_id) ORDER BY batch_id, call_index, started_at"
-        )
-        return self._rows(query, [files, list(batch_ids)])
+        if files and batch_ids:
+            query = (
+                f"SELECT {', '.join(_EXCHANGE_COLUMNS)} FROM read_parquet(?, union_by_name=true) "  # noqa: S608 - our own words
+                f"WHERE call_type = 'HTTP' AND {_one_of('batch_id', batch_ids)}"
+            )
+            found = self._rows(query, [files, *batch_ids])
+        found = _with(found, self._open.exchanges(batch_ids), "batch_id", "call_index")
+        return sorted(found, key=lambda call: (call["batch_id"], call["call_index"], call["started_at"]))
 
     def places(self, request_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the memberships of these requests: batch_id, ordinal, custom_id, request_id."""
-        return self._select("batch_members", "list_contains(?, request_id)", [list(request_ids)], "batch_id")
+        found = self._select("batch_members", _one_of("request_id", request_ids), list(request_ids), "batch_id")
+        return _with(found, self._open.places(request_ids), "batch_id", "request_id")
 
     def sharers(self, request_id: str, run_id: str) -> int:
         """Return how many rows of a run asked this request."""
@@ -113,22 +126,50 @@ class AuditQuery:
         query = f'SELECT * FROM read_parquet(?, union_by_name=true) WHERE "{request_column}" = ?'  # noqa: S608 - checked name
         return self._rows(query, [list(files), request_id])
 
+    def places_in_files(self, files: Sequence[str], request_column: str, request_id: str) -> list[tuple[str, int]]:
+        """Return (file, row from 1) of each row that `enriched` returns, in its order."""
+        query = (
+            f'SELECT f, n + 1 FROM (SELECT filename AS f, file_row_number AS n, "{request_column}" AS r '  # noqa: S608
+            "FROM read_parquet(?, union_by_name=true, filename=true, file_row_number=true)) WHERE r = ?"
+        )
+        try:
+            return [
+                (str(path), int(row))
+                for path, row in self._database.execute(query, [list(files), request_id]).fetchall()
+            ]
+        except duckdb.BinderException:  # the input itself has a column of one of these names
+            return []
+
     def _select(self, table: str, where: str, values: list[Any], order: str) -> list[dict[str, Any]]:
         files = self.files(table)
-        if not files:
+        if not files or not values:
             return []
-        query = f"SELECT * FROM read_parquet(?, union_by_name=true) WHERE {where} ORDER BY {order}"  # noqa: S608 - our own words
+        query = (
+            "SELECT * FROM read_parquet(?, union_by_name=true, filename=true) "  # noqa: S608 - our own words
+            f"WHERE {where} ORDER BY {order}"
+        )
         return self._rows(query, [files, *values])
 
     def _rows(self, query: str, values: list[Any]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._database.sql(query, params=values).to_arrow_table().to_pylist()
-        return found
+        cursor = self._database.execute(query, values)
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _with(found: list[dict[str, Any]], more: list[dict[str, Any]], *key: str) -> list[dict[str, Any]]:
+    """Add what a run's ledger tells; a run that was killed while it closed may have its tables already."""
+    known = {tuple(one[name] for name in key) for one in found}
+    return found + [one for one in more if tuple(one[name] for name in key) not in known]
+
+
+def _one_of(column: str, values: Sequence[str]) -> str:
+    return f"{column} IN ({', '.join('?' * len(values))})"
 
 
 def plain(value: Any) -> Any:
     """Return a value of a table as JSON: times in ISO 8601 UTC, money as text without an exponent."""
-    if isinstance(value, datetime):
-        return (value.astimezone(UTC) if value.tzinfo else value).isoformat().replace("+00:00", "Z")
+    if isinstance(value, date | time):
+        return _iso(value)
     if isinstance(value, Decimal):
         return format(value.normalize() if value else Decimal(0), "f")
     if isinstance(value, dict):
@@ -138,3 +179,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
     return value
+
+
+def _iso(value: date | time) -> str:
+    if not isinstance(value, datetime):
+        return value.isoformat()
+    return (value.astimezone(UTC) if value.tzinfo else value).isoformat().replace("+00:00", "Z")

@@ -7,13 +7,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipelines.batch_words import LEFT, MODE
 from transforms.storage.batch_fold import read_entry
 from transforms.storage.objects import list_files
 from transforms.storage.runs import RunFolder
 
-MODE = "provider_batch_api"
-#: Statuses in the audit of a batch that its run left for the next one.
-LEFT = frozenset({"submitted", "held_back", "unresolved", "interrupted"})
 _NOT_TAKEN = "not_taken"
 _COLUMNS = ["batch_key", "mode", "status", "provider_batch_id"]
 

@@ -1,23 +1,27 @@
 """One row's story, from its source line to its output cell, across all runs of an output (P5).
 
-Read from the audit tables, the enriched rows and the dead letters alone; makes no call and needs no job file. What
-leaves is plain JSON values; `explain_tree.py` draws them.
+Read from the audit tables, the enriched rows and the dead letters, and of a run that is not sealed yet from its ledger;
+makes no call and needs no job file. What leaves is plain JSON values; `explain_tree.py` and `explain_html.py` draw them.
 """
 
-from collections.abc import Iterable
-from decimal import Decimal
 from typing import Any
 
 import orjson
 
 from pipelines.audit_query import AuditQuery, plain
 from pipelines.explain_batches import find_batches, find_waiting, sent_in_file, waiting_reason
+from pipelines.explain_facts import tell_cost, tell_model, tell_output_file, tell_reuse, tell_row_hash, tell_template
+from pipelines.explain_open_runs import OpenRuns
+from pipelines.explain_parse import tell_parse
+from pipelines.explain_payloads import read_retentions, tell_payload
+from pipelines.explain_proof import tell_chain, tell_checks, tell_files
+from pipelines.explain_timeline import tell_timeline
 from pipelines.row_values import RowValues, find_values
 from pipelines.sent_prompt import answer_text, read_error, read_prompt
 from transforms.records.errors import ConfigError
 from transforms.records.row import Outcome
 from transforms.storage.objects import read_bytes
-from transforms.storage.runs import CRASHED, RUNNING, RunFolder, list_runs
+from transforms.storage.run_folder import CRASHED, RUNNING, RunFolder, list_runs
 
 _CALL_FACTS = (
     "call_id",
@@ -59,9 +63,12 @@ def explain_row(output: str, row_id: str, run_id: str | None = None) -> dict[str
         run_id: the run whose outcome to tell; None takes the latest run that has the row.
 
     Returns:
-        JSON values with stable keys: row_id, run_id, run_status, outcome, source, values, values_from, failure,
-        pending_reason, waits_in, answer, request, prompt, reuse, batches, calls, repair, cost_usd,
-        calls_of_unknown_cost, history, notes. `explain_batches.py` tells the keys of batches and waits_in.
+        JSON values with stable keys: row_id, run_id, run_status, job_name, outcome, source, values, values_from, row_hash,
+        failure, pending_reason, waits_in, answer, parse, output_file, request, template, model, prompt, reuse, batches,
+        calls, repair, cost_usd, calls_of_unknown_cost, cost, history, timeline, retentions, proof, notes.
+        `explain_batches.py` tells the keys of batches and waits_in, `explain_facts.py` those of row_hash,
+        output_file, template, model, reuse and cost, `explain_parse.py` of parse, `explain_timeline.py` of timeline,
+        `explain_proof.py` of proof {"files", "chain", "checks"}.
 
     Raises:
         ConfigError: the output, the run or the row is not known; names what is near.
@@ -69,7 +76,8 @@ def explain_row(output: str, row_id: str, run_id: str | None = None) -> dict[str
     manifests = {manifest["run_id"]: manifest for manifest in list_runs(output)}
     if not manifests:
         raise ConfigError(f"{output} holds no run; name the `output` folder of a job that has run")
-    with AuditQuery(output) as audit:
+    unsealed = [run for run, manifest in manifests.items() if manifest["status"] == RUNNING]
+    with AuditQuery(output, OpenRuns(output, unsealed)) as audit:
         ends = audit.row_ends(row_id)
         end = _chosen(ends, run_id, manifests)
         if end is None:
@@ -99,7 +107,10 @@ def _unknown(
         return f"run {run_id} has no outcome of row {row_id}; these have: {', '.join(end['run_id'] for end in ends)}"
     near = audit.near(row_id)
     if not near:
-        return f"no run of {output} has come to an end, so no row has an outcome yet; run the job again"
+        return (
+            f"no run of {output} has come to an end, so no row has an outcome yet; run the job again: it takes over "
+            "what is in the ledger, and then every row can be explained"
+        )
     return f"no run of {output} has a row {row_id}; near are: {', '.join(near)}"
 
 
@@ -116,29 +127,57 @@ def _story(
     batches = find_batches(audit, output, end, calls)
     waits_in = find_waiting(batches, end)
     holder = next((batch for batch in batches if waits_in and batch["batch_id"] == waits_in["batch_id"]), None)
-    return {
+    active = [*(past["run_id"] for past in ends), *(call["run_id"] for call in calls)]
+    active += [run["run_id"] for batch in batches for run in batch["runs"]]
+    retentions = read_retentions(output, sorted(set(active)))
+    told = [_call(call, manifests.get(call["run_id"], manifest), retentions) for call in calls]
+    settling = next((call for call in told if call["call_id"] == end["call_id"]), None)
+    history = [_past(row, manifests) for row in ends]
+    cost = tell_cost(told, end["run_id"])
+    story = {
         "row_id": end["row_id"],
         "run_id": end["run_id"],
         "run_status": manifest["status"],
+        "job_name": manifest["job_name"],
         "outcome": end["outcome"],
         "source": end["source"],
         "values": found.values,
         "values_from": found.origin,
+        "row_hash": tell_row_hash(found),
         "failure": found.failure,
         "pending_reason": _pending_reason(output, end, holder, waits_in),
         "waits_in": waits_in,
         "answer": _answer(found, manifest, end),
+        "parse": settling["parse"] if settling else None,
+        "output_file": tell_output_file(output, manifest, found),
         "request": _request(audit, end, calls),
-        "prompt": _prompt(calls, manifest) or _prompt_at_rest(holder, waits_in),
-        "reuse": _reuse(end, manifests),
+        "template": tell_template(found, manifest, calls) if end["request_id"] else None,
+        "model": tell_model(settling, told, manifest),
+        "prompt": _prompt(calls, told) or _prompt_at_rest(holder, waits_in),
+        "reuse": tell_reuse(end, manifests, settling),
         "batches": batches,
-        "calls": [_call(call) for call in calls],
+        "calls": told,
         "repair": _repair(calls),
-        "cost_usd": _cost(calls),
-        "calls_of_unknown_cost": sum(1 for call in calls if call["cost_usd"] is None),
-        "history": [_past(row, manifests) for row in ends],
+        "cost_usd": cost["usd"] if calls else None,
+        "calls_of_unknown_cost": cost["unknown_calls"],
+        "cost": cost,
+        "history": history,
+        "timeline": tell_timeline(history, manifests, batches, told, retentions),
+        "retentions": retentions,
         "notes": _notes(manifests, {call["run_id"] for call in calls}),
     }
+    story["proof"] = {
+        "files": tell_files(output, manifests, _files(ends, calls, found)),
+        "chain": tell_chain(output, manifests, active),
+        "checks": tell_checks(story, calls),
+    }
+    return story
+
+
+def _files(ends: list[dict[str, Any]], calls: list[dict[str, Any]], found: RowValues) -> list[tuple[str, str | None]]:
+    paths = [("its values and answer" if found.origin == "enriched" else "the row and why it failed", found.path)]
+    paths += [("where it ended", row["filename"]) for row in ends]
+    return paths + [("its calls", call.get("filename")) for call in calls]
 
 
 def _answer(found: RowValues, manifest: dict[str, Any], end: dict[str, Any]) -> dict[str, Any] | None:
@@ -171,14 +210,17 @@ def _request(audit: AuditQuery, end: dict[str, Any], calls: list[dict[str, Any]]
     return {"request_id": request_id, "rows_sharing_it": shared, "hashes": hashes}
 
 
-def _prompt(calls: list[dict[str, Any]], manifest: dict[str, Any]) -> dict[str, Any] | None:
-    sent = [call["request_json"] for call in calls if call["lane"] == "main" and call["request_json"]]
-    if sent:
-        return read_prompt(sent[-1])
+def _prompt(calls: list[dict[str, Any]], told: list[dict[str, Any]]) -> dict[str, Any] | None:
     if not calls:
         return None
-    payloads = manifest["job"].get("audit", {}).get("payloads", "full")
-    return {"system": None, "turns": [], "note": f"not kept (audit.payloads: {payloads})"}
+    asked = [
+        (call["request_json"], one["request_body"])
+        for call, one in zip(calls, told, strict=True)
+        if call["lane"] == "main"
+    ]
+    text, body = next((pair for pair in reversed(asked) if pair[0]), asked[-1] if asked else (None, None))
+    prompt = read_prompt(text) if text else {"system": None, "turns": [], "note": None}
+    return prompt | ({"note": body["note"]} if body and body["note"] else {})
 
 
 def _prompt_at_rest(holder: dict[str, Any] | None, waits_in: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -187,18 +229,20 @@ def _prompt_at_rest(holder: dict[str, Any] | None, waits_in: dict[str, Any] | No
     return {"system": None, "turns": [], "note": sent_in_file(waits_in, holder)}
 
 
-def _reuse(end: dict[str, Any], manifests: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    answered_in = end["answered_in_run_id"]
-    if answered_in is None or answered_in == end["run_id"]:
-        return None
-    status = manifests[answered_in]["status"] if answered_in in manifests else None
-    why = "the same request (prompt, model, params and schema) was settled there, so it was not sent again"
-    return {"run_id": answered_in, "run_status": status, "reason": why}
-
-
-def _call(call: dict[str, Any]) -> dict[str, Any]:
+def _call(call: dict[str, Any], manifest: dict[str, Any], retentions: list[dict[str, Any]]) -> dict[str, Any]:
     facts = {name: plain(call[name]) for name in _CALL_FACTS}
-    return {**facts, "error": read_error(call["error_json"]), "text": answer_text(call["response_json"])}
+    text = answer_text(call["response_json"])
+    response = tell_payload(call["response_json"], manifest, retentions)
+    is_answer = call["outcome"] == "ok"
+    parse = tell_parse(text, manifest["job"]["answer"], is_whole=response["kept"] != "redacted") if is_answer else None
+    return {
+        **facts,
+        "error": read_error(call["error_json"]),
+        "text": text,
+        "parse": parse,
+        "request_body": tell_payload(call["request_json"], manifest, retentions),
+        "response_body": response,
+    }
 
 
 def _repair(calls: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -213,11 +257,6 @@ def _repair(calls: list[dict[str, Any]]) -> dict[str, Any] | None:
         "calls": len(repairs),
         "outcome": repairs[-1]["outcome"],
     }
-
-
-def _cost(calls: Iterable[dict[str, Any]]) -> str | None:
-    known = [call["cost_usd"] for call in calls if call["cost_usd"] is not None]
-    return plain(sum(known, Decimal(0))) if known else None
 
 
 def _past(row: dict[str, Any], manifests: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -235,7 +274,12 @@ def _notes(manifests: dict[str, dict[str, Any]], called: set[str]) -> list[str]:
     notes = []
     for run_id, manifest in manifests.items():
         if manifest["status"] == RUNNING:
-            notes.append(f"run {run_id} is under way, or was killed: its calls are not told here yet")
+            told = (
+                "what its ledger has of this row is told here"
+                if run_id in called
+                else "it has no call for this row yet"
+            )
+            notes.append(f"run {run_id} is under way, or was killed and is not sealed: {told}; the next run seals it")
         elif manifest["status"] == CRASHED and run_id in called:
             notes.append(f"run {run_id} was killed: the calls it made are told here, but it left no outcomes of rows")
     return notes

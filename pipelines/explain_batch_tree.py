@@ -8,7 +8,8 @@ from rich.tree import Tree
 
 from pipelines.text import milliseconds, moment, number, one_line, plural
 
-_NAMES = {
+#: What an exchange is called.
+EXCHANGE_NAMES = {
     "upload": "upload of the request file",
     "file_status": "check of the file",
     "create": "create of the batch",
@@ -37,7 +38,7 @@ def draw_batch_life(branch: Tree, batch: dict[str, Any], width: int) -> None:
     for label, words in _names(batch):
         branch.add(Text.assemble((f"{label}  ", "dim"), one_line(words, width)))
     for run in batch["runs"]:
-        branch.add(Text.assemble((f"run {run['run_id']}  ", "dim"), _run_words(run)))
+        branch.add(Text.assemble((f"run {run['run_id']}  ", "dim"), run_words(run)))
     for exchange in batch["exchanges"]:
         _draw_exchange(branch, exchange, width)
 
@@ -45,15 +46,21 @@ def draw_batch_life(branch: Tree, batch: dict[str, Any], width: int) -> None:
 def _names(batch: dict[str, Any]) -> list[tuple[str, str]]:
     at = f"{batch['provider_name']} {batch['request_model']}"
     named = [("provider", f"{at}, id {batch['provider_batch_id']}" if batch["provider_batch_id"] else at)]
-    parts = {"input_file_id": "requests", "output_file_id": "results", "error_file_id": "errors"}
-    files = [f"{words} {batch[name]}" for name, words in parts.items() if batch[name]]
+    files = batch_files(batch)
     named += [("files", ", ".join(files))] if files else []
     named += [("custom_id", batch["custom_id"])] if batch["custom_id"] else []
     file = batch["request_file"]
     return [*named, ("request file", file) if file else ("key", f"{batch['batch_key']} (its request file is gone)")]
 
 
-def _run_words(run: dict[str, Any]) -> str:
+def batch_files(batch: dict[str, Any]) -> list[str]:
+    """Return the provider's files of a batch, each with what it holds."""
+    parts = {"input_file_id": "requests", "output_file_id": "results", "error_file_id": "errors"}
+    return [f"{words} {batch[name]}" for name, words in parts.items() if batch[name]]
+
+
+def run_words(run: dict[str, Any]) -> str:
+    """Say what a run did with a batch."""
     if run["status"] in _ENDINGS:
         return _ENDINGS[run["status"]]
     counts = f"{number(run['succeeded'])} answered, {number(run['failed'])} failed"
@@ -62,8 +69,14 @@ def _run_words(run: dict[str, Any]) -> str:
 
 def _draw_exchange(branch: Tree, exchange: dict[str, Any], width: int) -> None:
     first, last, count = exchange["first_call_index"], exchange["last_call_index"], exchange["count"]
-    name = _NAMES.get(exchange["what"], exchange["what"])
-    words = name if count == 1 else plural(count, name) if name != _NAMES["listing"] else f"{count} looks at the list"
+    name = EXCHANGE_NAMES.get(exchange["what"], exchange["what"])
+    words = (
+        name
+        if count == 1
+        else plural(count, name)
+        if name != EXCHANGE_NAMES["listing"]
+        else f"{count} looks at the list"
+    )
     head = Text(f"call {first}  " if first == last else f"calls {first} to {last}  ")
     head.append(f"{words}: ")
     is_bad = exchange["failed"] == count

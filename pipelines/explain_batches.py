@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.audit_query import AuditQuery, plain
-from pipelines.batch_summary import LEFT, MODE
+from pipelines.batch_words import LEFT, MODE
 from pipelines.sent_prompt import read_error
 from transforms.records.row import Outcome
 from transforms.storage.batch_members import requests_path

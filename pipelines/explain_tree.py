@@ -8,12 +8,22 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pipelines.advice import advice
-from pipelines.batch_summary import MODE
+from pipelines.batch_words import MODE
 from pipelines.explain_batch_tree import batch_title, draw_batch_life
+from pipelines.explain_tree_facts import (
+    OUTCOME_WORDS,
+    draw_cost,
+    draw_file,
+    draw_hashes,
+    draw_history,
+    draw_proof,
+    draw_reuse,
+    draw_template,
+    label_line,
+)
 from pipelines.text import duration, milliseconds, moment, money, number, one_line, plural, printable
 
 _OUTCOME_STYLES = {"enriched": "bold green", "dead_lettered": "bold red", "pending": "bold yellow"}
-_OUTCOME_WORDS = {"enriched": "enriched", "dead_lettered": "dead letter", "pending": "pending"}
 _MAX_PROMPT_LINES = 40
 _LANES = {"main": "question", "repair": "repair"}
 
@@ -24,31 +34,26 @@ def draw_story(story: dict[str, Any], console: Console) -> None:
     head = Text("Row ", style="bold")
     head.append(one_line(story["row_id"], width), style="bold cyan")
     head.append("  ")
-    head.append(_OUTCOME_WORDS.get(story["outcome"], story["outcome"]), style=_OUTCOME_STYLES.get(story["outcome"], ""))
+    head.append(OUTCOME_WORDS.get(story["outcome"], story["outcome"]), style=_OUTCOME_STYLES.get(story["outcome"], ""))
     tree = Tree(head, guide_style="dim")
     _draw_source(tree, story, width)
     _draw_prompt(tree, story, width)
-    _draw_reuse(tree, story)
+    draw_template(tree, story, width)
+    draw_reuse(tree, story)
     _draw_calls(tree, story, width)
     _draw_end(tree, story, width)
-    _draw_cost(tree, story)
-    _draw_hashes(tree, story)
-    _draw_history(tree, story)
+    draw_file(tree, story, width)
+    draw_cost(tree, story)
+    draw_hashes(tree, story)
+    draw_proof(tree, story, width)
+    draw_history(tree, story)
     console.print(tree)
     for note in story["notes"]:
         console.print(Text(f"Note: {note}.", style="dim"))
 
 
-def _line(label: str, value: str = "", style: str = "") -> Text:
-    text = Text(label, style="bold")
-    if value:
-        text.append("  ")
-        text.append(value, style=style or "not bold")
-    return text
-
-
 def _draw_source(tree: Tree, story: dict[str, Any], width: int) -> None:
-    branch = tree.add(_line("Source", story["source"]))
+    branch = tree.add(label_line("Source", story["source"]))
     values = story["values"]
     if isinstance(values, dict):
         name_width = min(24, max((len(name) for name in values), default=0))
@@ -65,11 +70,11 @@ def _draw_source(tree: Tree, story: dict[str, Any], width: int) -> None:
 def _draw_prompt(tree: Tree, story: dict[str, Any], width: int) -> None:
     prompt, request = story["prompt"], story["request"]
     if request is None:
-        tree.add(_line("Prompt", "none: the row never became a request", "dim"))
+        tree.add(label_line("Prompt", "none: the row never became a request", "dim"))
         return
     shared = request["rows_sharing_it"]
     with_others = f", shared by {plural(shared, 'row')} of this run" if shared > 1 else ""
-    branch = tree.add(_line("Prompt", f"request {request['request_id'][:16]}{with_others}"))
+    branch = tree.add(label_line("Prompt", f"request {request['request_id'][:16]}{with_others}"))
     if prompt is None:
         branch.add(Text("no call was made, so nothing was sent", style="dim"))
         return
@@ -93,12 +98,6 @@ def _draw_text(branch: Tree, label: str, text: str, width: int) -> None:
     inner.add(Text("\n".join(shown)))
 
 
-def _draw_reuse(tree: Tree, story: dict[str, Any]) -> None:
-    reuse = story["reuse"]
-    if reuse:
-        tree.add(_line("Reused", f"from run {reuse['run_id']}: {reuse['reason']}"))
-
-
 def _draw_calls(tree: Tree, story: dict[str, Any], width: int) -> None:
     """Draw the batches of the first question, then the repair with its own."""
     repairs = {call["batch_id"] for call in story["calls"] if call["lane"] == "repair"}
@@ -109,7 +108,7 @@ def _draw_calls(tree: Tree, story: dict[str, Any], width: int) -> None:
     if repair is None:
         return
     branch = tree.add(
-        _line("Repair", f"the answer was not what the job asked for; asked once more: {repair['outcome']}")
+        label_line("Repair", f"the answer was not what the job asked for; asked once more: {repair['outcome']}")
     )
     if repair["why"]:
         branch.add(Text.assemble(("told  ", "dim"), one_line(repair["why"], 3 * width)))
@@ -120,10 +119,10 @@ def _draw_calls(tree: Tree, story: dict[str, Any], width: int) -> None:
 
 def _draw_batch(tree: Tree, batch: dict[str, Any], story: dict[str, Any], width: int) -> None:
     if batch["mode"] == MODE:
-        branch = tree.add(_line("Batch", batch_title(batch)))
+        branch = tree.add(label_line("Batch", batch_title(batch)))
         draw_batch_life(branch, batch, width)
     else:
-        branch = tree.add(_line(_pool_label(batch, story), _pool_title(batch)))
+        branch = tree.add(label_line(_pool_label(batch, story), _pool_title(batch)))
         if {call["run_id"] for call in story["calls"]} != {story["run_id"]}:
             branch.add(Text(f"in run {batch['run_id']}", style="dim"))
     for call in story["calls"]:
@@ -194,16 +193,19 @@ def _usage(call: dict[str, Any]) -> str:
 def _draw_end(tree: Tree, story: dict[str, Any], width: int) -> None:
     if story["outcome"] == "enriched":
         answer = story["answer"]
-        tree.add(_line("Answer", f"{answer['field']} = {one_line(_shown(answer['value']), 2 * width)}", "green"))
+        said = f"{answer['field']} = {one_line(_shown(answer['value']), 2 * width)}"
+        branch = tree.add(label_line("Answer", said, "green"))
+        if story["parse"]:
+            branch.add(Text(f"read: the answer {story['parse']['words']}", style="dim"))
     elif story["failure"]:
         failure = story["failure"]
-        branch = tree.add(_line("Failed", f"at {failure['stage']}: {failure['kind']}", "red"))
+        branch = tree.add(label_line("Failed", f"at {failure['stage']}: {failure['kind']}", "red"))
         branch.add(one_line(failure["reason"], 4 * width))
         tries = plural(failure["attempts"], "attempt") if failure["attempts"] else "No call was made"
         retry = "another run may succeed" if failure["retryable"] else "another run gives the same"
         branch.add(Text(f"{tries}; {retry}. What to do: {advice(failure['kind'])}.", style="dim"))
     elif story["pending_reason"]:
-        branch = tree.add(_line("Pending", one_line(story["pending_reason"], 2 * width), "yellow"))
+        branch = tree.add(label_line("Pending", one_line(story["pending_reason"], 2 * width), "yellow"))
         branch.add(Text(_next_for_pending(story["waits_in"]), style="dim"))
 
 
@@ -217,41 +219,6 @@ def _next_for_pending(waits_in: dict[str, Any] | None) -> str:
         return f"{batch} is not submitted yet. Run the job again: it takes this row up."
     since = f" since {moment(waits_in['submitted_at'])}" if waits_in["submitted_at"] else ""
     return f"It waits in {batch} at {waits_in['provider_name']}{since}. Run the job again: it collects what is done."
-
-
-def _draw_cost(tree: Tree, story: dict[str, Any]) -> None:
-    calls = story["calls"]
-    if not calls and story["waits_in"]:
-        tree.add(_line("Cost", "nothing yet: a batch is billed by its answers"))
-        return
-    if not calls:
-        tree.add(_line("Cost", "$0: no call was made"))
-        return
-    words = f"{money(story['cost_usd'])} for {plural(len(calls), 'call')}"
-    if all(call["run_id"] != story["run_id"] for call in calls):
-        words += f", paid by {'a later' if calls[0]['run_id'] > story['run_id'] else 'an earlier'} run"
-    unknown = story["calls_of_unknown_cost"]
-    if unknown:
-        reasons = sorted({call["cost_reason"] for call in calls if call["cost_usd"] is None and call["cost_reason"]})
-        words += f"; {plural(unknown, 'call')} of unknown cost" + (f" ({'; '.join(reasons)})" if reasons else "")
-    tree.add(_line("Cost", words))
-
-
-def _draw_hashes(tree: Tree, story: dict[str, Any]) -> None:
-    hashes = (story["request"] or {}).get("hashes", {})
-    shown = [f"{name} {digest[:16]}" for name, digest in hashes.items() if digest]
-    if shown:
-        tree.add(_line("Hashes", ", ".join(shown)))
-
-
-def _draw_history(tree: Tree, story: dict[str, Any]) -> None:
-    history = story["history"]
-    branch = tree.add(_line("Runs", plural(len(history), "run") + " with this row"))
-    for past in history:
-        words = f"{past['run_id']}  {_OUTCOME_WORDS.get(past['outcome'], past['outcome'])}"
-        if past["answered_in_run_id"] and past["answered_in_run_id"] != past["run_id"]:
-            words += f", answered in {past['answered_in_run_id']}"
-        branch.add(Text(words, style="" if past["run_id"] == story["run_id"] else "dim"))
 
 
 def _shown(value: Any) -> str:

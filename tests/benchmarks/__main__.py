@@ -19,7 +19,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.benchmarks import batch_path, command_line, cpu_per_row, pooled, rival
+from tests.benchmarks import batch_path, command_line, cpu_per_row, explain_one, pooled, rival
 from tests.benchmarks.figures import Outcome
 from tests.benchmarks.processes import ROOT
 from tests.benchmarks.profiling import can_profile
@@ -59,11 +59,12 @@ BENCHMARKS: dict[str, Callable[[Asked], Outcome]] = {
     ),
     "rerun": lambda asked: cpu_per_row.measure_rerun(asked.row_count(20_000, 1_000)),
     "batch-path": lambda asked: batch_path.measure(asked.row_count(1_000_000, 10_000), asked.plot, asked.profile),
+    "explain": lambda asked: explain_one.measure(asked.row_count(1_000_000, 20_000), asked.repeat_count(5)),
     "help": lambda asked: command_line.measure(asked.repeat_count(5)),
 }
 
 #: What --quick runs: each module once, in under a minute on two idle cores.
-QUICK = ("pooled-500", "cpu", "rival", "rerun", "batch-path", "help")
+QUICK = ("pooled-500", "cpu", "rival", "rerun", "batch-path", "explain", "help")
 
 
 def main(argv: list[str] | None = None) -> int:

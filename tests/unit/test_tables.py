@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -217,3 +218,21 @@ def test_enriched_rows_have_the_inputs_columns_and_the_answers() -> None:
 def test_json_default_gives_text(value: object, text: str) -> None:
     """What JSON has no word for is written as text, never refused."""
     assert json_default(value) == text
+
+
+def test_columns_that_rows_are_looked_up_by_have_bloom_filters(tmp_path: Path) -> None:
+    """The request ids that a row group can't hold are told by its filter, also in a column of the answer's own."""
+    path = str(tmp_path / "part.parquet")
+    with ParquetWriter(path, pa.schema([("label_request_id", pa.string()), ("provider_request_id", pa.string())])) as w:
+        w.extend({"label_request_id": f"q{n}", "provider_request_id": f"p{n}"} for n in range(100))
+    with duckdb.connect() as database:
+        probe = "select bool_or(bloom_filter_excludes) from parquet_bloom_probe(?, ?, ?)"
+        found = [
+            database.execute(probe, [path, column, value]).fetchall()[0][0]
+            for column, value in (
+                ("label_request_id", "q7"),
+                ("label_request_id", "other"),
+                ("provider_request_id", "other"),
+            )
+        ]
+    assert found == [False, True, False]

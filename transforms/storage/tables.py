@@ -26,6 +26,12 @@ ROW_GROUP_BYTES = 32 << 20
 # Level 1 is twice as fast as zstd's default on JSON payloads, for a few per cent more bytes.
 _ZSTD_LEVEL = 1
 
+# Columns that one row is looked up by: a Bloom filter lets a reader pass over all row groups but one or two unread.
+_SOUGHT = ("row_id", "request_id", "root_request_id")
+_SOUGHT_SUFFIX = "_request_id"
+_NOT_SOUGHT = "provider_request_id"
+_FALSE_HITS = 0.01
+
 
 class ParquetWriter:
     """Writes one Parquet file (zstd). Use it in a `with`: an exception leaves no file.
@@ -46,7 +52,7 @@ class ParquetWriter:
         self._bytes = 0
         ensure_folder(str(Path(path).parent))
         self._temporary = temporary_path(path)
-        self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd", compression_level=_ZSTD_LEVEL)
+        self._writer: pq.ParquetWriter | None = None
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row, a value for each column of the schema (None for null).
@@ -63,17 +69,23 @@ class ParquetWriter:
         for row in rows:
             self.append(row)
 
+    def append_batch(self, batch: pa.RecordBatch) -> None:
+        """Add rows that are columns of the schema already."""
+        self._convert()
+        self._take(batch)
+
     def close(self) -> None:
         """Write what is left and give the file its name; when this returns the file survives a power cut."""
         self._convert()
         self._write_group()
-        self._writer.close()
+        self._open(0).close()
         sync_file(self._temporary)
         publish(self._temporary, self._path)
 
     def discard(self) -> None:
         """Drop the file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
         Path(self._temporary).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -95,8 +107,11 @@ class ParquetWriter:
         if not self._rows:
             return
         batch = record_batch(self._rows, self._schema)
-        self.row_count += len(self._rows)
         self._rows = []
+        self._take(batch)
+
+    def _take(self, batch: pa.RecordBatch) -> None:
+        self.row_count += batch.num_rows
         self._batches.append(batch)
         self._bytes += batch.nbytes
         if self._bytes >= self._row_group_bytes:
@@ -105,9 +120,27 @@ class ParquetWriter:
     def _write_group(self) -> None:
         if self._batches:
             table = pa.Table.from_batches(self._batches, self._schema)
-            self._writer.write_table(table, row_group_size=max(1, len(table)))
+            self._open(len(table)).write_table(table, row_group_size=max(1, len(table)))
         self._batches = []
         self._bytes = 0
+
+    def _open(self, rows: int) -> pq.ParquetWriter:
+        """Return the writer, opened with the first row group: the Bloom filters are as big as its rows need."""
+        if self._writer is None:
+            filters = {name: {"ndv": max(1, rows), "fpp": _FALSE_HITS} for name in _sought(self._schema)}
+            self._writer = pq.ParquetWriter(
+                self._temporary,
+                self._schema,
+                compression="zstd",
+                compression_level=_ZSTD_LEVEL,
+                bloom_filter_options=filters or None,
+            )
+        return self._writer
+
+
+def _sought(schema: pa.Schema) -> list[str]:
+    names = [field.name for field in schema if pa.types.is_string(field.type)]
+    return [name for name in names if name in _SOUGHT or (name.endswith(_SOUGHT_SUFFIX) and name != _NOT_SOUGHT)]
 
 
 def json_default(value: Any) -> str:
