@@ -82,7 +82,7 @@ class EnrichRows(beam.PTransform):
         parts = [part for finish in finished for part in (finish.row_parts, finish.audit_parts)]
         parts += [*first.call_parts, *again.call_parts]
         parts.append(lost | "AuditLost" >> WriteAudit(job.run))
-        parts.append(failures | "WriteDeadLetters" >> WriteDeadLetters(job.run.dead_letters, job.run_id))
+        parts.append(failures | "WriteDeadLetters" >> WriteDeadLetters(job.run.dead_letters, job.run_id, job.redact))
         if job.keep:
             unasked = (named.failures, asked.failures) | "FlattenUnasked" >> beam.Flatten()
             kept = unasked | "KeepFailed" >> beam.Map(kept_row, job.columns)

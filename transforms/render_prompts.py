@@ -15,6 +15,7 @@ from transforms.records.failure import DeadLetter, Stage
 from transforms.records.request import Lane, ModelRequest, pack
 from transforms.records.row import AskedRow, SourceRow
 from transforms.rules.fingerprint import RequestIdentity
+from transforms.rules.hidden import hidden_values
 from transforms.rules.prompt import PromptTemplate
 
 
@@ -78,7 +79,7 @@ class _RenderPromptDoFn(beam.DoFn):
             hashes=rendered.hashes,
             lane=Lane.MAIN,
             root_request_id=request_id,
-            redacted_values=tuple(str(row.values[name]) for name in self._redact if row.values.get(name) is not None),
+            redacted_values=hidden_values(row.values, self._redact) if self._redact else (),
             riders=(AskedRow(row, rendered.hashes.variables),),
         )
         yield request_id, pack(request)

@@ -10,6 +10,14 @@ from pipelines.sandbox.batch_clock import BatchTiming
 from pipelines.sandbox.server import RunningSandbox
 from tests.conformance.batch_jobs import KEY, KEYS, Workshop
 from tests.conformance.jobs import Output, plain_rows, write_csv, write_job
+from tests.conformance.verified_outputs import MARK, _outputs_hold
+
+__all__ = ["_outputs_hold"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the mark of tests that damage their outputs."""
+    config.addinivalue_line("markers", f"{MARK}(reason): the test damages its outputs; they are not verified")
 
 
 @pytest.fixture(scope="session", params=["FnApiRunner"])

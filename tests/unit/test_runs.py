@@ -65,7 +65,9 @@ def test_a_started_run_is_unfinished_until_it_ends(tmp_path: Path) -> None:
     assert runs.unfinished_runs(str(tmp_path)) == []
     assert [run["status"] for run in runs.list_runs(str(tmp_path))] == ["done"]
     latest = orjson.loads((tmp_path / "latest.json").read_bytes())
-    assert latest == {"run_id": RUN, "status": "done", "manifest": f"runs/{RUN}/manifest.json"}
+    digest = hashlib.sha256(Path(folder.manifest).read_bytes()).hexdigest()
+    named = {"run_id": RUN, "status": "done", "manifest": f"runs/{RUN}/manifest.json", "manifest_sha256": digest}
+    assert latest == named
     assert (tmp_path / latest["manifest"]).exists()
 
 
@@ -91,7 +93,8 @@ def test_the_manifest_lists_every_file_with_its_hash(tmp_path: Path) -> None:
         "rows": 2,
         "sha256": hashlib.sha256(letters).hexdigest(),
     }
-    assert [(file["path"], file["rows"]) for file in manifest["files"][1:]] == [("audit/runs/runs.parquet", 1)]
+    others = [(file["path"], file["rows"]) for file in manifest["files"][1:]]
+    assert others == [("audit/runs/runs.parquet", 1), ("summary.json", None)]
     assert manifest["versions"].keys() == {"rowbeam", "beam", "python"}
     assert manifest["model"] == {"name": "gpt-4o-mini"}
     assert manifest["ended_at"] == "2026-11-18T11:01:30.000000Z"
@@ -119,6 +122,42 @@ def test_each_manifest_names_the_one_before(tmp_path: Path) -> None:
         "run_id": first.run_id,
         "manifest_sha256": hashlib.sha256(Path(first.manifest).read_bytes()).hexdigest(),
     }
+
+
+def test_a_clock_that_was_put_back_does_not_break_the_chain(tmp_path: Path) -> None:
+    """A run that begins, by the clock, before the one that ended last names that one all the same."""
+    first = _start(tmp_path, "20261118T120000-aaaaaa", minutes=5)
+    runs.finish_run(first, status="done", summary=_SUMMARY)
+    for run_id, before in (
+        ("20261118T115000-bbbbbb", first.run_id),
+        ("20261118T121000-cccccc", "20261118T115000-bbbbbb"),
+    ):
+        folder = _start(tmp_path, run_id, minutes=-5 if run_id.endswith("b") else 10)
+        assert runs.finish_run(folder, status="done", summary=_SUMMARY)["previous"]["run_id"] == before
+
+
+def test_a_run_sealed_again_keeps_its_place_in_the_chain(tmp_path: Path) -> None:
+    """Also when another run has named it meanwhile."""
+    _start(tmp_path)
+    _append(tmp_path, make_opened(), make_call(0))
+    seal_run(str(tmp_path), RUN)
+    after = _start(tmp_path, "20261118T130000-000000", minutes=60)
+    assert runs.finish_run(after, status="done", summary=_SUMMARY)["previous"]["run_id"] == RUN
+    before = _files(tmp_path)
+    seal_run(str(tmp_path), RUN)
+    assert _files(tmp_path) == before
+
+
+def test_the_manifest_lists_the_segments_of_its_run_alone(tmp_path: Path) -> None:
+    """Their hashes make the answers that later runs reuse as hard to change as the audit."""
+    folder = _start(tmp_path)
+    _append(tmp_path, make_opened(), make_call(0))
+    with SegmentWriter(str(tmp_path / "ledger" / "answers"), "20261118T130000-000000") as writer:
+        writer.append(make_call(1))
+    (segment,) = runs.finish_run(folder, status="done", summary=_SUMMARY)["ledger"]
+    data = (tmp_path / segment["path"]).read_bytes()
+    assert Path(segment["path"]).name.startswith(f"{RUN}.")
+    assert (segment["bytes"], segment["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"run_id":"another"}'])

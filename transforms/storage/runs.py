@@ -8,7 +8,6 @@ of the one before, so a changed or missing run shows.
 import platform
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
@@ -19,66 +18,29 @@ import orjson
 import pyarrow.parquet as pq
 
 from transforms.records.errors import InternalError
+from transforms.records.model_entry import ModelEntry
 from transforms.storage.arrow_types import AUDIT_SCHEMAS, RUNS
-from transforms.storage.objects import create_if_absent, list_files, read_bytes, sha256_file, write_atomic
+from transforms.storage.objects import create_if_absent, list_files, sha256_file, write_atomic
+from transforms.storage.run_chain import head_link, list_segments
+from transforms.storage.run_folder import CRASHED, RUNNING, RunFolder, list_runs, read_manifest
 from transforms.storage.tables import ParquetWriter, json_default
 
-RUNNING = "running"
-CRASHED = "crashed"
+__all__ = [
+    "CRASHED",
+    "RUNNING",
+    "RunFolder",
+    "close_run",
+    "finish_run",
+    "list_runs",
+    "new_run_id",
+    "read_manifest",
+    "run_row",
+    "start_run",
+    "unfinished_runs",
+    "versions",
+]
 
 _RUN_ID_TIME = "%Y%m%dT%H%M%S"
-
-
-@dataclass(frozen=True, slots=True)
-class RunFolder:
-    """Where the files of one run are; creates nothing."""
-
-    output: str
-    run_id: str
-
-    @property
-    def path(self) -> str:
-        """The run's folder."""
-        return str(Path(self.output) / "runs" / self.run_id)
-
-    @property
-    def enriched(self) -> str:
-        """Folder of the enriched rows."""
-        return str(Path(self.path) / "enriched")
-
-    @property
-    def dead_letters(self) -> str:
-        """Folder of the dead letters."""
-        return str(Path(self.path) / "dead_letters")
-
-    @property
-    def audit(self) -> str:
-        """Folder of the audit tables, each of which is a folder in it."""
-        return str(Path(self.path) / "audit")
-
-    def table(self, name: str) -> str:
-        """Folder of one audit table."""
-        return str(Path(self.audit) / name)
-
-    @property
-    def asked(self) -> str:
-        """Folder of the run's own requests of provider batches, while it is under way."""
-        return str(Path(self.path) / "asked")
-
-    @property
-    def totals(self) -> str:
-        """Where the pipeline leaves its counts for the launcher, while the run is under way."""
-        return str(Path(self.path) / "totals.json")
-
-    @property
-    def manifest(self) -> str:
-        """The manifest's path."""
-        return str(Path(self.path) / "manifest.json")
-
-    @property
-    def summary(self) -> str:
-        """The summary's path."""
-        return str(Path(self.path) / "summary.json")
 
 
 def new_run_id(now: datetime, randbits: Callable[[int], int] = secrets.randbits) -> str:
@@ -98,6 +60,8 @@ def start_run(
     job_sha256: str,
     runner: str,
     started_at: datetime,
+    estimate: dict[str, Any] | None = None,
+    model_entry: ModelEntry | None = None,
 ) -> dict[str, Any]:
     """Write the manifest with status "running" and return it.
 
@@ -107,6 +71,8 @@ def start_run(
         job_sha256: hex digest of the job's canonical form.
         runner: the Beam runner's name.
         started_at: with a time zone.
+        estimate: what the run expects of tokens and dollars, as JSON values.
+        model_entry: what the model manifest says of the model; None where it says nothing.
 
     Raises:
         InternalError: this output has a run of that id.
@@ -118,6 +84,8 @@ def start_run(
         "job_sha256": job_sha256,
         "job": job,
         "model": job.get("model"),
+        "model_entry": None if model_entry is None else model_entry.model_dump(mode="json"),
+        "estimate": estimate,
         "runner": runner,
         "versions": versions(),
         "started_at": _iso(started_at),
@@ -125,6 +93,7 @@ def start_run(
         "counts": None,
         "cost_usd": None,
         "files": [],
+        "ledger": [],
         "previous": None,
     }
     if not create_if_absent(folder.manifest, _dump(manifest)):
@@ -151,7 +120,9 @@ def finish_run(
         The manifest.
     """
     manifest = close_run(folder, status=status, summary=summary, ended_at=ended_at or datetime.now(UTC))
+    digest, _ = sha256_file(folder.manifest)
     latest = {"run_id": folder.run_id, "status": status, "manifest": f"runs/{folder.run_id}/manifest.json"}
+    latest["manifest_sha256"] = digest
     write_atomic(str(Path(folder.output) / "latest.json"), _dump(latest))
     return manifest
 
@@ -167,12 +138,14 @@ def close_run(folder: RunFolder, *, status: str, summary: dict[str, Any], ended_
         "ended_at": _iso(ended_at),
         "counts": {part: summary[part] for part in ("rows", "calls", "tokens")},
         "cost_usd": None if cost_usd is None else format(Decimal(cost_usd), "f"),
+        "budget": summary.get("budget"),
     }
     with ParquetWriter(str(Path(folder.table("runs")) / "runs.parquet"), RUNS) as table:
         table.append(run_row(manifest))
-    manifest["files"] = _described_files(folder)
-    manifest["previous"] = _previous(folder, manifest)
     write_atomic(folder.summary, _dump(summary))
+    manifest["files"] = _described_files(folder)
+    manifest["ledger"] = list_segments(folder.output, folder.run_id)
+    manifest["previous"] = _previous(folder, found)
     write_atomic(folder.manifest, _dump(manifest))
     return manifest
 
@@ -203,54 +176,23 @@ def run_row(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_manifest(folder: RunFolder) -> dict[str, Any]:
-    """Return a run's manifest.
-
-    Raises:
-        FileNotFoundError: there is no such run.
-        InternalError: the file is damaged.
-    """
-    try:
-        manifest = orjson.loads(read_bytes(folder.manifest))
-        is_ours = manifest["run_id"] == folder.run_id
-    except (ValueError, KeyError, TypeError) as error:
-        raise InternalError(
-            f"{folder.manifest} is damaged ({error}); restore it, or remove the run's folder"
-        ) from error
-    if not is_ours:
-        raise InternalError(f"{folder.manifest} is of run {manifest['run_id']}; give the folder that name")
-    return manifest
-
-
-def list_runs(output: str) -> list[dict[str, Any]]:
-    """Return the manifests of the output's runs, oldest first; [] where there is no output yet."""
-    runs = Path(output) / "runs"
-    found = [read_manifest(RunFolder(output, path.parent.name)) for path in runs.glob("*/manifest.json")]
-    return sorted(found, key=_age)
-
-
 def unfinished_runs(output: str) -> list[str]:
     """Return the ids of the runs whose manifest says running, oldest first; ask while holding the lease."""
     return [manifest["run_id"] for manifest in list_runs(output) if manifest["status"] == RUNNING]
 
 
-def _age(manifest: dict[str, Any]) -> tuple[str, str]:
-    return manifest["started_at"], manifest["run_id"]
-
-
-def _previous(folder: RunFolder, manifest: dict[str, Any]) -> dict[str, str] | None:
-    earlier = [
-        run["run_id"] for run in list_runs(folder.output) if run["status"] != RUNNING and _age(run) < _age(manifest)
-    ]
-    if not earlier:
-        return None
-    digest, _ = sha256_file(RunFolder(folder.output, earlier[-1]).manifest)
-    return {"run_id": earlier[-1], "manifest_sha256": digest}
+def _previous(folder: RunFolder, found: dict[str, Any]) -> dict[str, Any] | None:
+    # A run that is closed again stays where it is in the chain: others may name it by now.
+    if found["status"] != RUNNING:
+        previous: dict[str, Any] | None = found["previous"]
+        return previous
+    return head_link(folder.output, list_runs(folder.output), without=folder.run_id)
 
 
 def _described_files(folder: RunFolder) -> list[dict[str, Any]]:
     folders = [folder.enriched, folder.dead_letters, *(folder.table(table) for table in sorted(AUDIT_SCHEMAS))]
-    return [_described(folder, path) for place in folders for path in list_files(place)]
+    listed = [_described(folder, path) for place in folders for path in list_files(place)]
+    return [*listed, _described(folder, folder.summary)]
 
 
 def _described(folder: RunFolder, path: str) -> dict[str, Any]:
@@ -259,7 +201,9 @@ def _described(folder: RunFolder, path: str) -> dict[str, Any]:
     return {"path": name, "bytes": size, "rows": _row_count(path), "sha256": digest}
 
 
-def _row_count(path: str) -> int:
+def _row_count(path: str) -> int | None:
+    if path.endswith(".json"):
+        return None
     if path.endswith(".parquet"):
         return pq.read_metadata(path).num_rows
     with Path(path).open("rb") as file:
