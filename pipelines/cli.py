@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipelines import cli_audit
+from pipelines.cli_options import AsJson, JobFile, OutputFolder, Overrides
 from pipelines.screen import Screen
 
 app = typer.Typer(
@@ -20,13 +22,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-JobFile = Annotated[str, typer.Argument(metavar="JOB", help="The job file (YAML).")]
-OutputFolder = Annotated[str, typer.Argument(metavar="OUTPUT", help="The job's output folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the job; may be repeated."),
-]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What to log on standard error.")]
 LogFormat = Annotated[Literal["console", "json"], typer.Option(help="How log lines look.")]
 
@@ -64,6 +59,10 @@ def run(
         bool,
         typer.Option("--detach", help="Submit batches, collect those that are done, and exit 5 if others are not."),
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Run without asking, also where the budget can't be held for lack of a price.")
+    ] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the run's report.html.")] = True,
     overrides: Overrides = None,
     as_json: AsJson = False,
     log_level: LogLevel = "warning",
@@ -72,8 +71,8 @@ def run(
     """Run a job: ask the model about every row, write the answers.
 
     Prints some rows, the counts, what failed and why, and where the files are; with --json the summary as one line.
-    Exit codes: 0 done, 1 too many dead letters, 2 the job or command line is wrong, 3 internal, 5 rows pending,
-    6 the provider refused.
+    Exit codes: 0 done, 1 too many dead letters, 2 the job or command line is wrong, 3 internal, 4 the budget has no
+    room, 5 rows pending, 6 the provider refused.
     """
     options = beam_options or []
     if options and not options[0].startswith("-"):
@@ -84,8 +83,9 @@ def run(
 
         settings = [*(overrides or []), *([DETACH] if detach else [])]
         exit_code = run_to_screen(
-            screen, job, settings, options, dry_run=dry_run, log_level=log_level, log_format=log_format
-        )
+            screen, job, settings, options, dry_run=dry_run, yes=yes, report=report, log_level=log_level,
+            log_format=log_format,
+        )  # fmt: skip
     raise typer.Exit(exit_code)
 
 
@@ -124,6 +124,23 @@ def check(job: JobFile, overrides: Overrides = None, as_json: AsJson = False) ->
 
 
 @app.command()
+def models(
+    provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only this provider's models.")] = None,
+    job: Annotated[
+        str | None, typer.Option(metavar="JOB", help="Mark this job's model; its manifest file counts too.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the models that are known: limits, abilities, prices, and when they end. Sends nothing."""
+    screen = Screen(as_json=as_json)
+    with screen.guard():
+        from pipelines.models_command import models_to_screen
+
+        models_to_screen(screen, provider, job, overrides or [])
+
+
+@app.command()
 def status(output: OutputFolder, as_json: AsJson = False) -> None:
     """Show an output's runs, who holds it, and what waits."""
     screen = Screen(as_json=as_json)
@@ -136,20 +153,7 @@ def status(output: OutputFolder, as_json: AsJson = False) -> None:
         screen.show(read_status(output, datetime.now(UTC)), draw_status)
 
 
-@app.command()
-def explain(
-    output: OutputFolder,
-    row_id: Annotated[str, typer.Argument(metavar="ROW_ID", help="The row: its key, or its id in the audit.")],
-    run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="Tell what this run made of it.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Tell one row's story, from source line to answer and cost."""
-    screen = Screen(as_json=as_json)
-    with screen.guard():
-        from pipelines.explain import explain_row
-        from pipelines.explain_tree import draw_story
-
-        screen.show(explain_row(output, row_id, run_id), draw_story)
+cli_audit.register(app)
 
 
 @app.command()

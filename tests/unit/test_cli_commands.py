@@ -93,7 +93,7 @@ def test_version_is_one_line() -> None:
 def test_commands_of_later_issues_are_absent() -> None:
     """What is not built is not offered."""
     shown = CliRunner().invoke(app, ["--help"]).output
-    assert not [name for name in ("report", "diff", "replay", "models") if f"  {name} " in shown]
+    assert not [name for name in ("replay",) if f"  {name} " in shown]
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_plan_json_is_one_line_with_stable_keys(job: Path) -> None:
     assert done.exit_code == 0
     assert done.stdout.count("\n") == 1
     assert list(orjson.loads(done.stdout)) == [
-        "job", "output", "provider", "model", "rows", "failures", "requests", "tokens", "cost_usd", "time", "batch",
-        "route", "warnings",
+        "job", "output", "provider", "model", "model_entry", "model_findings", "rows", "failures", "requests", "savings",
+        "tokens", "cost_usd", "time", "batch", "budget", "route", "warnings",
     ]  # fmt: skip
 
 
@@ -182,7 +182,8 @@ def test_status_json_has_stable_keys(tmp_path: Path) -> None:
     """One line of JSON."""
     write_run(tmp_path, rows=[row_end("A", "q1", Outcome.ENRICHED)], calls=[make_call(0, "q1")])
     found = orjson.loads(CliRunner().invoke(app, ["status", str(tmp_path), "--json"]).stdout)
-    assert list(found) == ["output", "job", "latest_run_id", "pending_rows", "lease", "ledger", "batches", "runs"]
+    assert list(found) == ["output", "job", "latest_run_id", "pending_rows", "lease", "ledger", "batches",
+                           "estimate", "budget", "runs"]  # fmt: skip
 
 
 def test_explain_json_has_stable_keys(tmp_path: Path) -> None:
@@ -190,9 +191,10 @@ def test_explain_json_has_stable_keys(tmp_path: Path) -> None:
     write_run(tmp_path, rows=[row_end("A", "q1", Outcome.ENRICHED)], calls=[make_call(0, "q1")])
     found = orjson.loads(CliRunner().invoke(app, ["explain", str(tmp_path), "A", "--run", RUN_1, "--json"]).stdout)
     assert list(found) == [
-        "row_id", "run_id", "run_status", "outcome", "source", "values", "values_from", "failure", "pending_reason",
-        "waits_in", "answer", "request", "prompt", "reuse", "batches", "calls", "repair", "cost_usd", "calls_of_unknown_cost",
-        "history", "notes",
+        "row_id", "run_id", "run_status", "job_name", "outcome", "source", "values", "values_from", "row_hash", "failure",
+        "pending_reason", "waits_in", "answer", "parse", "output_file", "request", "template", "model", "prompt", "reuse",
+        "batches", "calls", "repair", "cost_usd", "calls_of_unknown_cost", "cost", "history", "timeline", "retentions",
+        "notes", "proof",
     ]  # fmt: skip
 
 

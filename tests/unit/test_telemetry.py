@@ -47,7 +47,13 @@ def test_the_server_is_named_by_its_address(url, expected):
 
 def test_unknown_counts_are_left_out_and_never_zero():
     """A call without usage has no usage attributes, and a cost that is unknown is absent."""
-    call = make_call(input_tokens=None, output_tokens=None, cache_read_input_tokens=None, cost_usd=None, cost_source=CostSource.UNKNOWN)
+    call = make_call(
+        input_tokens=None,
+        output_tokens=None,
+        cache_read_input_tokens=None,
+        cost_usd=None,
+        cost_source=CostSource.UNKNOWN,
+    )
     told = span_attributes(call, {})
     assert not [name for name in told if name.startswith("gen_ai.usage")]
     assert "rowbeam.usage.cost" not in told
