@@ -33,18 +33,21 @@ def row_counts(run: Run) -> dict[str, int | None]:
     return {name: counts.get(name) for name in ("in", "enriched", "dead_lettered", "pending")}
 
 
-def error_facts(tables: RunTables, calls_by_outcome: Counter[str]) -> list[dict[str, Any]]:
+def error_facts(tables: RunTables, run: Run, calls_by_outcome: Counter[str]) -> list[dict[str, Any]]:
     """Return the facts "errors", by rows and then by calls.
 
-    `rows` died of the kind; `calls` ended with it, also those of rows that another try saved.
+    `rows` died of the kind; `calls` ended with it, also those of rows that another try saved. Reasons may quote a
+    prompt or a reply: where the job keeps no payloads, examples have none.
     """
+    keeps_payloads = (run.manifest["job"].get("audit") or {}).get("payloads", "full") == "full"
     dead = tables.select("SELECT kind, stage, count(*) AS rows FROM letters GROUP BY 1, 2")
     found = [_error(each["kind"], each["stage"], each["rows"], calls_by_outcome) for each in dead]
     told = {each["kind"] for each in dead}
     found += [_error(kind, "call", 0, calls_by_outcome) for kind in calls_by_outcome if kind not in told | {"ok"}]
     letters, calls = _letter_examples(tables), _call_examples(tables)
     for error in found:
-        error["examples"] = letters.get((error["kind"], error["stage"])) or calls.get(error["kind"], [])
+        examples = letters.get((error["kind"], error["stage"])) or calls.get(error["kind"], [])
+        error["examples"] = examples if keeps_payloads else [example | {"reason": None} for example in examples]
     return sorted(found, key=lambda error: (-error["rows"], -error["calls"], error["kind"]))
 
 

@@ -115,7 +115,7 @@ def _facts(loaded: LoadedJob, result: RunResult, *, dry_run: bool) -> dict[str, 
     return {
         "summary": summary,
         "field": job.answer.field,
-        "sample": [] if dry_run else sample_rows(summary["outputs"]["enriched"], job.answer.field),
+        "sample": [] if dry_run else sample_rows(summary["outputs"]["enriched"], job.answer.field, job.audit.redact),
         "example": None if dry_run else find_example(job.output, summary["run_id"]),
         "output": job.output,
         "dry_run": dry_run,

@@ -59,7 +59,7 @@ def run_facts(output: str, run_id: str | None = None) -> dict[str, Any]:
             "batches": batches,
             "batches_total": batches_total,
             "throttling": throttling_facts(tables, groups, run),
-            "errors": error_facts(tables, groups.by_outcome()),
+            "errors": error_facts(tables, run, groups.by_outcome()),
             "answers": [answers.facts for answers in evidence.answers],
             "findings": [finding.to_json() for finding in sorted_findings(found)],
             "previous_run_id": earlier.run_id if earlier else None,

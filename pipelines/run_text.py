@@ -1,6 +1,7 @@
 """The end of a run on the terminal: some rows, the counts, what failed and what to do, and the next command."""
 
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,16 @@ _MIN_COLUMN = 8
 _MAX_ANSWER = 48
 
 
-def sample_rows(folder: str, field: str) -> list[dict[str, Any]]:
-    """Return the first few enriched rows of a run as JSON values: the input's columns and the answer's own."""
+def sample_rows(folder: str, field: str, hidden: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the first few enriched rows of a run as JSON values: the input's columns, but for hidden ones, and the answer's own."""
     rows: list[dict[str, Any]] = []
     for path in list_files(folder):
         found = _first_parquet(path, field) if path.endswith(".parquet") else _first_lines(path, field)
         rows += [row for row in found if row[field] is not None]
         if len(rows) >= _SAMPLE_ROWS:
             break
-    return [plain(row) for row in rows[:_SAMPLE_ROWS]]
+    shown = [{name: value for name, value in row.items() if name not in hidden} for row in rows[:_SAMPLE_ROWS]]
+    return [plain(row) for row in shown]
 
 
 def find_example(output: str, run_id: str) -> str | None:

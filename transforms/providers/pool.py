@@ -283,7 +283,7 @@ class CallPool:
     def _give_up(self, reason: str, kind: FailureKind | None = None) -> Stop:
         """Send no more; the first reason stays."""
         if self.stop is None:
-            self.stop = Stop(reason=self.recorder.redactor.text(reason), kind=kind)
+            self.stop = Stop(reason=self.recorder.redactor.text(" ".join(reason.split())), kind=kind)
             _LOG.warning("calls_stopped", extra={"run_id": self.recorder.run_id, "reason": self.stop.reason})
         self._leave_waiting()
         return self.stop
