@@ -85,8 +85,18 @@ def _tables(prepared: PreparedJob) -> Iterator[tuple[str, pa.Table]]:
         if not _asked_alike(folder, prepared):
             continue
         for path in list_files(folder.table("calls"), ".parquet"):
-            table = pq.read_table(path, columns=_COLUMNS)
-            yield run_id, table.filter(pc.equal(table["lane"], "main"))
+            for table in _row_groups(path):
+                yield run_id, table.filter(pc.equal(table["lane"], "main"))
+
+
+def _row_groups(path: str) -> Iterator[pa.Table]:
+    """Yield a file's row groups; a file that can't be read has nothing to tell: this is a forecast."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=_COLUMNS)
+    except (OSError, pa.ArrowException, KeyError):
+        return
 
 
 def _asked_alike(folder: RunFolder, prepared: PreparedJob) -> bool:

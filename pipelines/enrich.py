@@ -207,7 +207,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     options = EnrichOptions(arguments)
     try:
-        result = run_job(RunRequest(load_job(options.job, options.set), arguments))
+        result = run_job(
+            RunRequest(load_job(options.job, options.set), arguments, agree=lambda _gap: options.yes, report=True)
+        )
     except Exception as error:  # noqa: BLE001 - whatever it was, a scheduler gets its sentence and its exit code
         mishap = judge(error, running=True)
         print(f"rowbeam: {mishap.sentence}", file=sys.stderr)  # noqa: T201

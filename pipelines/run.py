@@ -27,6 +27,7 @@ from pipelines.job import LoadedJob
 from pipelines.prepare import PreparedJob, list_in_flight, prepare
 from pipelines.prometheus import prometheus_text
 from pipelines.summary import EXIT_BROKEN, EXIT_DONE, RunResult, check_files, summarise
+from transforms.providers.telemetry import open_telemetry
 from transforms.records.errors import OutputBusyError
 from transforms.storage.audit_rows import seal_run
 from transforms.storage.batch_ledger import sweep_unsent
@@ -35,7 +36,8 @@ from transforms.storage.lease import Lease
 from transforms.storage.ledger import segments
 from transforms.storage.objects import read_bytes, write_atomic
 from transforms.storage.output_check import check_output
-from transforms.storage.runs import RunFolder, finish_run, new_run_id, start_run, unfinished_runs
+from transforms.storage.run_chain import head_link
+from transforms.storage.runs import RunFolder, finish_run, list_runs, new_run_id, start_run, unfinished_runs
 
 _LEASE_LOOK_S = 1.0
 
@@ -74,6 +76,8 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
     check_output(job.output)
     prepared = prepare(request.loaded, run_id)
     with Lease(str(Path(job.output) / "ledger"), run_id) as lease:
+        # A chain of runs that can't be read is found now, and not when everything is paid.
+        head_link(job.output, list_runs(job.output))
         seal_crashed_runs(job.output)
         tidy_batches(prepared)
         open_books(prepared, request.agree)
@@ -134,7 +138,7 @@ def _run(
     log = structlog.get_logger("rowbeam").bind(run_id=prepared.run_id)
     options = beam_options(request.beam_args)
     board.clear()
-    estimate = expect(prepared)
+    estimate = _forecast(prepared)
     started = time.time()
     start_run(prepared.run, job=prepared.job.model_dump(mode="json", by_alias=True), job_sha256=prepared.job_sha256,
               runner=runner_name(options), started_at=datetime.fromtimestamp(started, UTC),
@@ -155,33 +159,48 @@ def _run(
     Path(prepared.run.totals).unlink()
     shutil.rmtree(prepared.run.asked, ignore_errors=True)
     manifest = finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
-    _tell(prepared, manifest, result.summary, started)
-    if request.report:
-        result.summary["outputs"]["report"] = _report(prepared)
+    _afterwards(prepared, manifest, result, started, report=request.report)
     log.info("run_finished", status=result.summary["status"], **result.summary["rows"])
     return result
 
 
-def _tell(prepared: PreparedJob, manifest: dict[str, Any], summary: dict[str, Any], started: float) -> None:
-    """Leave the run's figures for Prometheus, and tell a collector of the run if there is one."""
-    from transforms._telemetry import open_telemetry
-
-    write_atomic(str(Path(prepared.run.path) / "metrics.prom"), prometheus_text(summary, manifest))
-    telemetry = open_telemetry(prepared.run_id, prepared.provider_address[1])
-    if telemetry is not None:
-        telemetry.run_ended(summary, round(started * 1e9), time.time_ns())
-        telemetry.close()
-
-
-def _report(prepared: PreparedJob) -> str | None:
-    """Write the run's report and return its path; None, and a warning, where it can't be: the run is done all the same."""
-    from pipelines.report import write_report
-
+def _forecast(prepared: PreparedJob) -> dict[str, Any] | None:
+    """Return what the run is expected to cost; None, and a warning, where that fails: no run depends on it."""
     try:
-        return str(write_report(prepared.job.output, prepared.run_id)["report"])
-    except Exception as error:  # noqa: BLE001 - a picture that can't be drawn must not cost a run its exit code
-        structlog.get_logger("rowbeam").warning("report_failed", run_id=prepared.run_id, error=repr(error))
+        return expect(prepared)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the run itself will meet it or can do without
+        structlog.get_logger("rowbeam").warning("estimate_failed", run_id=prepared.run_id, error=repr(error))
         return None
+
+
+def _afterwards(
+    prepared: PreparedJob, manifest: dict[str, Any], result: RunResult, started: float, *, report: bool
+) -> None:
+    """Tell of a run that is done: figures for Prometheus, a collector, the report.
+
+    Each on its own, and none can change how the run ended: what fails is a warning.
+    """
+
+    def leave_metrics() -> None:
+        write_atomic(str(Path(prepared.run.path) / "metrics.prom"), prometheus_text(result.summary, manifest))
+
+    def tell_collector() -> None:
+        telemetry = open_telemetry(prepared.run_id, prepared.provider_address[1])
+        if telemetry is not None:
+            telemetry.run_ended(result.summary, round(started * 1e9), time.time_ns())
+            telemetry.close()
+
+    def draw_report() -> None:
+        from pipelines.report import write_report
+
+        result.summary["outputs"]["report"] = write_report(prepared.job.output, prepared.run_id)["report"]
+
+    steps = [("metrics", leave_metrics), ("telemetry", tell_collector), *([("report", draw_report)] if report else [])]
+    for name, step in steps:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - a picture that can't be drawn must not cost a run its exit code
+            structlog.get_logger("rowbeam").warning(f"{name}_failed", run_id=prepared.run_id, error=repr(error))
 
 
 def _run_pipeline(prepared: PreparedJob, options: Any) -> None:

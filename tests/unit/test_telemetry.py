@@ -1,12 +1,14 @@
 """Telemetry: what a collector hears of calls and runs, and that nothing is sent where nobody asks."""
 
+import socket
+import time
 from decimal import Decimal
 
 import pytest
 
 from tests.unit.otlp_receiver import attributes, collector
 from tests.unit.storage_builders import RUN, make_call, make_failed_call
-from transforms._telemetry import open_telemetry, wanted_signals
+from transforms.providers.telemetry import open_telemetry, wanted_signals
 from transforms.records.call import CallType, CostSource
 from transforms.records.failure import FailureKind
 from transforms.rules.telemetry_names import run_span_ids, server_attributes, span_attributes, span_name
@@ -104,20 +106,36 @@ def test_a_collector_hears_of_calls_and_of_the_run(monkeypatch):
     assert [point.as_int for point in told.points("rowbeam.client.unknown_cost")] == [1]
 
 
-def test_a_collector_that_is_away_costs_spans_and_nothing_else(monkeypatch, unused_port):
-    """Nothing is raised, and closing takes seconds at most."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{unused_port}")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-    telemetry = open_telemetry(RUN, BASE)
-    telemetry.observe(make_call(0))
-    telemetry.close()
+def test_a_collector_that_never_answers_costs_spans_and_nothing_else(monkeypatch, caplog):
+    """Nothing is raised, closing waits for its seconds and no longer, and says once that something was lost."""
+    monkeypatch.setattr("transforms.providers.telemetry._SHUTDOWN_S", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        telemetry = open_telemetry(RUN, BASE)
+        telemetry.observe(make_call(0))
+        began = time.monotonic()
+        telemetry.close()
+        assert time.monotonic() - began < 2
+    assert [record.message for record in caplog.records] == ["telemetry_lost"]
 
 
-@pytest.fixture
-def unused_port():
-    """A port that nobody listens at."""
-    import socket
+def test_an_error_of_the_sdk_never_reaches_a_call(monkeypatch, caplog):
+    """The first one switches telemetry off, with a warning; the call that met it goes on."""
+    with collector() as (address, told):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        telemetry = open_telemetry(RUN, BASE)
+        monkeypatch.setattr(telemetry, "_observe", lambda _record: 1 / 0)
+        telemetry.observe(make_call(0))
+        telemetry.observe(make_call(1))
+        telemetry.close()
+    assert [record.message for record in caplog.records] == ["telemetry_off"]
+    assert told.spans == []
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+
+def test_a_malformed_setting_switches_it_off_and_stops_nothing(monkeypatch, caplog):
+    """What the SDK refuses at its start is a warning."""
+    monkeypatch.setattr("transforms.providers.telemetry.Telemetry.__init__", lambda *_: 1 / 0)
+    assert open_telemetry(RUN, BASE, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}) is None
+    assert [record.message for record in caplog.records] == ["telemetry_off"]

@@ -8,8 +8,9 @@ OTEL_TRACES_SAMPLER thins out a job of a million rows, with a link to its run's 
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from transforms.records.call import CallRecord, CallStatus, CallType
@@ -32,7 +33,7 @@ from transforms.rules.telemetry_names import (
 _LOG = logging.getLogger("rowbeam.telemetry")
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _SIGNALS = {"traces": "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "metrics": "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"}
-_SHUTDOWN_MS = 5_000
+_SHUTDOWN_S = 5.0
 
 
 def wanted_signals(environ: Mapping[str, str]) -> frozenset[str]:
@@ -52,13 +53,14 @@ def open_telemetry(run_id: str, base_url: str, environ: Mapping[str, str] = os.e
     signals = wanted_signals(environ)
     if not signals:
         return None
-    if find_spec("opentelemetry.sdk") is None or find_spec("opentelemetry.exporter") is None:
-        _LOG.warning(
-            "telemetry_missing",
-            extra={"reason": f"{_ENDPOINT} is set, but the SDK is not installed: pip install 'rowbeam[otel]'"},
-        )
-        return None
-    return Telemetry(run_id, base_url, signals)
+    try:
+        return Telemetry(run_id, base_url, signals)
+    except ImportError as error:
+        reason = f"{_ENDPOINT} is set, but the SDK is not installed ({error}); pip install 'rowbeam[otel]'"
+    except Exception as error:  # noqa: BLE001 - whatever the SDK dislikes, such as a malformed header: calls go on
+        reason = f"OpenTelemetry could not be set up: {error!r}; look at the OTEL_ variables"
+    _LOG.warning("telemetry_off", extra={"reason": reason})
+    return None
 
 
 class Telemetry:
@@ -85,20 +87,41 @@ class Telemetry:
         self._metrics = _meter_provider(resource) if "metrics" in signals else None
         self._tracer = None if self._traces is None else self._traces.get_tracer("rowbeam")
         self._instruments = None if self._metrics is None else _Instruments(self._metrics.get_meter("rowbeam"))
+        self._is_off = False
+        # The exporter's own words about a collector that is away come again and again; `close` says it once.
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
     def observe(self, record: CallRecord) -> None:
-        """Tell of one exchange that is in the ledger: a real-time call, or one with the batch API."""
-        if self._instruments is not None and record.call_type is CallType.LLM:
-            self._instruments.add(record, self._server)
-            self._instruments.add_duration(record, self._server)
-        if self._tracer is not None:
-            self._span(record)
+        """Tell of one exchange that is in the ledger: a real-time call, or one with the batch API. Never raises."""
+        self._try(self._observe, record)
 
     def observe_batch(self, records: Iterable[CallRecord]) -> None:
-        """Tell of answers that came in a batch: they are measured, and have neither a span nor a duration of their own."""
+        """Tell of answers that came in a batch: measured, with neither a span nor a duration of their own. Never raises."""
         if self._instruments is not None:
-            for record in records:
-                self._instruments.add(record, self._server)
+            self._try(self._observe_batch, records)
+
+    def _observe(self, record: CallRecord) -> None:
+        attributes = metric_attributes(record, self._server)
+        if self._instruments is not None and record.call_type is CallType.LLM:
+            self._instruments.add(record, attributes)
+            self._instruments.add_duration(record, attributes)
+        if self._tracer is not None:
+            self._span(record, attributes)
+
+    def _observe_batch(self, records: Iterable[CallRecord]) -> None:
+        assert self._instruments is not None  # noqa: S101 - the caller looked
+        for record in records:
+            self._instruments.add(record, metric_attributes(record, self._server))
+
+    def _try(self, tell: Callable[[Any], None], what: Any) -> None:
+        """Tell, and fall silent for good at the first error of the SDK: a call must not fail for it."""
+        if self._is_off:
+            return
+        try:
+            tell(what)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the call is in the ledger
+            self._is_off = True
+            _LOG.warning("telemetry_off", extra={"reason": repr(error)})
 
     def run_ended(self, summary: Mapping[str, Any], started_at_ns: int, ended_at_ns: int) -> None:
         """Tell of the whole run; from the launcher, once."""
@@ -121,17 +144,13 @@ class Telemetry:
             f"run {summary['job']}", kind=SpanKind.INTERNAL, attributes=attributes, start_time=started_at_ns
         )
         span.end(ended_at_ns)
-        provider.force_flush(_SHUTDOWN_MS)
-        provider.shutdown()
+        _shut_down([provider])
 
     def close(self) -> None:
-        """Send what is queued, for a few seconds at most."""
-        for provider in (self._traces, self._metrics):
-            if provider is not None:
-                provider.force_flush(_SHUTDOWN_MS)
-                provider.shutdown()
+        """Send what is queued, for a few seconds at most; what a collector did not take by then is lost."""
+        _shut_down([provider for provider in (self._traces, self._metrics) if provider is not None])
 
-    def _span(self, record: CallRecord) -> None:
+    def _span(self, record: CallRecord, attributes: dict[str, Attribute]) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         assert self._tracer is not None  # noqa: S101 - the caller looked
@@ -139,7 +158,7 @@ class Telemetry:
         span = self._tracer.start_span(
             span_name(record),
             kind=SpanKind.CLIENT,
-            attributes=span_attributes(record, self._server),
+            attributes=span_attributes(record, attributes),
             links=[self._link],
             start_time=started_ns,
         )
@@ -161,8 +180,7 @@ class _Instruments:
         self._cost = meter.create_counter(COST, "USD", "Cost of calls, where it is known")
         self._unknown = meter.create_counter(UNKNOWN_COST, "{call}", "Calls whose cost nobody knows")
 
-    def add(self, record: CallRecord, server: dict[str, Attribute]) -> None:
-        attributes = metric_attributes(record, server)
+    def add(self, record: CallRecord, attributes: dict[str, Attribute]) -> None:
         for kind, count in (("input", record.input_tokens), ("output", record.output_tokens)):
             if count is not None:
                 self._tokens.record(count, attributes | {"gen_ai.token.type": kind})
@@ -171,9 +189,22 @@ class _Instruments:
         else:
             self._cost.add(float(record.cost_usd), attributes)
 
-    def add_duration(self, record: CallRecord, server: dict[str, Attribute]) -> None:
-        attributes = metric_attributes(record, server) | error_attributes(record)
-        self._duration.record(record.latency_ms / 1000, attributes)
+    def add_duration(self, record: CallRecord, attributes: dict[str, Attribute]) -> None:
+        self._duration.record(record.latency_ms / 1000, attributes | error_attributes(record))
+
+
+def _shut_down(providers: list[Any]) -> None:
+    """Flush and close; the SDK would try for a minute where nobody listens, so only its first seconds are waited for."""
+    threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + _SHUTDOWN_S
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):
+        _LOG.warning(
+            "telemetry_lost", extra={"reason": "the collector did not take all of it in time; no row is affected"}
+        )
 
 
 def _is_named() -> bool:

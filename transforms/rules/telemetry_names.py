@@ -67,8 +67,8 @@ def error_attributes(record: CallRecord) -> dict[str, Attribute]:
     return {} if record.status is CallStatus.SUCCESS else {"error.type": str(record.kind)}
 
 
-def span_attributes(record: CallRecord, server: dict[str, Attribute]) -> dict[str, Attribute]:
-    """Return the attributes of a call's span; what is not known is left out."""
+def span_attributes(record: CallRecord, common: dict[str, Attribute]) -> dict[str, Attribute]:
+    """Return the attributes of a call's span, those of its measurements (`common`) included; the unknown are left out."""
     optional: dict[str, Attribute | None] = {
         "http.response.status_code": record.http_status,
         "gen_ai.response.finish_reasons": record.finish_reasons or None,
@@ -84,7 +84,7 @@ def span_attributes(record: CallRecord, server: dict[str, Attribute]) -> dict[st
         "rowbeam.usage.cost": None if record.cost_usd is None else float(record.cost_usd),
     }
     return {
-        **metric_attributes(record, server),
+        **common,
         **error_attributes(record),
         "rowbeam.run_id": record.run_id,
         "rowbeam.call_id": record.call_id,
