@@ -13,7 +13,7 @@ from pipelines.batches_log import append_operator_line
 from transforms.records.batch import BatchStatus
 from transforms.records.errors import ConfigError
 from transforms.storage.batch_claims import claims
-from transforms.storage.batch_entry import BatchEntry, Ended, Handle, Intent, Phase, Void
+from transforms.storage.batch_entry import LOST, BatchEntry, Ended, Handle, Intent, Phase, Void
 from transforms.storage.batch_ledger import list_entries, record_ended, record_handle, record_void
 from transforms.storage.lease import Lease
 
@@ -125,7 +125,7 @@ def _gone(ledger: str, entry: BatchEntry) -> tuple[str, str]:
             f"The next run gives its {count} requests up (results_gone); the one after that asks them again, and they "
             "are paid for again."
         )
-    record_void(ledger, entry.key, entry.attempt, Void("the operator says that it is lost", _OPERATOR, now))
+    record_void(ledger, entry.key, entry.attempt, Void("the operator says that it is lost", LOST, now))
     return says, f"The next run asks its {count} requests again, and they are paid for again."
 
 

@@ -104,7 +104,7 @@ class BatchSender:
             return BatchTurn(ref, Turn.LEFT, stop.reason, stop.kind)
         if entry.attempt >= MAX_ATTEMPTS:
             return BatchTurn(ref, Turn.UNSENT, f"the provider took none of {entry.attempt} creates")
-        if worker.budget is not None and not worker.budget.has_room(ref):
+        if worker.budget is not None and not worker.budget.has_room(ref, entry.attempt):
             return self._no_room(ref, worker.budget)
         return None
 
@@ -112,10 +112,12 @@ class BatchSender:
         """Wait while something of this process may make room in the budget; else stop."""
         if not budget.may_free(ref.batch_key):
             return BatchTurn(ref, Turn.LEFT, budget.explain_batch(ref), FailureKind.BUDGET)
-        if not self._desk.batching.detach:
+        late = time.time() - self._desk.entry(ref).staged.staged_at_s > self._desk.batching.deadline
+        if not (self._desk.batching.detach or late):
             return BatchTurn(ref, Turn.WAITING)
+        # Not real time, though it is late: that would cost twice as much, from the same budget.
         reason = "the budget has no room until other batches are collected; run the job again when they have ended"
-        return BatchTurn(ref, Turn.LEFT, reason)
+        return BatchTurn(ref, Turn.LEFT, reason, FailureKind.BUDGET if late else None)
 
     def _created(
         self, ref: BatchRef, attempt: int, file_id: str | None, outcome: BatchState | CallError | LostReply

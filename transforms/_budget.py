@@ -5,6 +5,7 @@ A batch's hold outlives its run: whoever collects the batch settles it.
 """
 
 import itertools
+import re
 import secrets
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
@@ -15,6 +16,7 @@ import orjson
 from transforms.providers.base import Provider
 from transforms.providers.budget import Purse
 from transforms.records.batch import BatchRef
+from transforms.records.errors import ConfigError
 from transforms.records.request import Prompt
 from transforms.records.run import CallSettings
 from transforms.records.settings import BudgetSettings
@@ -24,6 +26,7 @@ from transforms.rules.budget import (
     batch_charge,
     units_down,
     units_up,
+    usd_of,
     usd_text,
     worst_case,
 )
@@ -34,13 +37,42 @@ from transforms.storage.batch_members import read_members
 from transforms.storage.budget_log import Allowance, BudgetLog
 
 _EMPTY = Prompt("", (("user", ""),))
-_BILLED_BY_USE = ("tools", "web_search_options", "plugins")
-_STANDARD_TIERS = frozenset({None, "default", "auto", "standard", "standard_only"})
+_STANDARD_TIERS = ("default", "auto", "standard", "standard_only")
+#: Top-level members of a request's body that make it cost what the price table does not say, and why.
+_UNPRICED_MEMBERS = {
+    "tools": "is billed by use",
+    "web_search_options": "is billed by use",
+    "plugins": "is billed by use",
+    "mcp_servers": "is billed by use",
+    "container": "is billed by use",
+    "speed": "has a price of its own",
+    "inference_geo": "has a price of its own",
+    "modalities": "has a price of its own",
+    "audio": "has a price of its own",
+    "models": "lets other models answer, at their prices",
+    "prediction": "bills what was predicted wrongly as output",
+    "prompt": "adds a text of unknown length",
+    "previous_response_id": "adds a text of unknown length",
+    "conversation": "adds a text of unknown length",
+}
+_LIMITS = frozenset({"max_completion_tokens", "max_output_tokens", "max_tokens"})
+#: Models that search for every answer, which is billed beside the tokens (OpenAI's, and Perplexity's on OpenRouter).
+_SEARCHES = re.compile(r"-search-preview|-search-api|deep-research|^perplexity/")
+#: Above this a budget is no limit of anything; below it, it is less than the smallest amount the log can tell.
+_MOST_USD, _LEAST_USD = 10**12, usd_of(1)
 
 
 def open_log(ledger: str, run_id: str, budget: BudgetSettings) -> BudgetLog:
-    """Return the log of a job that has a budget."""
+    """Return the log of a job that has a budget.
+
+    Raises:
+        ConfigError: no log can keep an account of such an amount.
+    """
     assert budget.max_usd is not None  # noqa: S101 - the caller asked
+    if budget.max_usd > _MOST_USD:
+        raise ConfigError(f"budget.max_usd: {budget.max_usd} is no limit; lower it, or remove it")
+    if budget.max_usd < _LEAST_USD:
+        raise ConfigError(f"budget.max_usd: {budget.max_usd} is less than any request costs; raise it")
     counted = run_id if budget.per == "run" else None
     return BudgetLog(ledger, run_id, Allowance(units_down(budget.max_usd), counted))
 
@@ -66,7 +98,7 @@ def find_worst_case(
     if rates is None:
         return f"the price table has no {provider.price_model} of {provider.name}"
     body = provider.body(_EMPTY)
-    if why := _unpriced(body):
+    if why := _unpriced(provider.price_model, body):
         return why
     limit = provider.max_output_tokens or output_limit
     if limit is None:
@@ -76,13 +108,19 @@ def find_worst_case(
     return worst_case(rates, len(orjson.dumps(body)), limit, has_schema=has_schema)
 
 
-def _unpriced(body: dict[str, Any]) -> str | None:
+def _unpriced(model: str, body: dict[str, Any]) -> str | None:
     """Say what in a request's body bills in a way that the price table does not know."""
-    for name in _BILLED_BY_USE:
+    for name, why in _UNPRICED_MEMBERS.items():
         if body.get(name):
-            return f"model.params.extra.{name} is billed by use"
+            return f"model.params.extra.{name} {why}"
+    if len(_LIMITS & body.keys()) > 1:
+        return "the request sets two output limits: keep model.params.max_output_tokens alone"
+    if '"ttl":"1h"' in orjson.dumps(body.get("cache_control")).decode():
+        return "the price table has no prices of caches kept for an hour (model.params.extra.cache_control)"
+    if _SEARCHES.search(model):
+        return f"{model} searches for its answers, and searches are billed by use"
     tier = body.get("service_tier")
-    return None if tier in _STANDARD_TIERS else f"the price table has no prices of service tier {tier}"
+    return None if tier is None or tier in _STANDARD_TIERS else f"the price table has no prices of service tier {tier}"
 
 
 def known_worst_case(
@@ -116,8 +154,10 @@ class RunBudget:
         """Settle what this process has spent in real time; its batches settle themselves. After the pool's end."""
         self.purse.close()
 
-    def has_room(self, ref: BatchRef) -> bool:
-        """Say whether a batch could be held now."""
+    def has_room(self, ref: BatchRef, attempt: int) -> bool:
+        """Say whether a batch could be held now, or is: a bundle that died after its hold left it there."""
+        if self.log.held(_batch_id(ref, attempt)) is not None:
+            return True
         worst = self._worst_of(ref)
         return worst <= self.log.available() or (self.purse.give_back() and worst <= self.log.available())
 
@@ -129,7 +169,7 @@ class RunBudget:
         """Say whether this process's calls, or a batch under way, may make room for the batch `key`."""
         return not self.purse.is_idle or any(
             other != key and other not in self._left and self._is_under_way(other)
-            for other in (_key_of(entry.id) for entry in self.log.read().open_holds("batch"))
+            for other in (_key_of(entry.id) for entry in self.log.open_holds("batch"))
         )
 
     def leave(self, key: str) -> None:
@@ -143,7 +183,7 @@ class RunBudget:
     def void_batch(self, ref: BatchRef, attempt: int) -> None:
         """Settle a create that came to nothing; what was never held needs no word."""
         entry_id = _batch_id(ref, attempt)
-        if self.log.read().held(entry_id) is not None:
+        if self.log.held(entry_id) is not None:
             self.log.settle(entry_id, 0, "batch")
 
     def settle_batch(self, ref: BatchRef, attempt: int, known_usd: Decimal, unknown: AbstractSet[str]) -> None:
@@ -153,7 +193,7 @@ class RunBudget:
             members = read_members(self._settings.ledger, ref.batch_key)
             lengths = [member.length for member in members if member.custom_id in unknown]
             worst = self._batch_worst.of_bytes(sum(lengths), len(lengths))
-        held = self.log.read().held(entry_id)
+        held = self.log.held(entry_id)
         self.log.settle(entry_id, batch_charge(held, units_up(known_usd), worst), "batch")
 
     def _worst_of(self, ref: BatchRef) -> int:

@@ -1,5 +1,6 @@
 """`rowbeam batches --resolve KEY --as gone`: a batch that its provider has lost is lost in the ledger too."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from tests.unit.batch_phase_ledgers import key_of, provider_id_of, write_all_phases
+from transforms._budget import open_log
+from transforms._budget_books import settle_books
 from transforms.records.batch import BatchStatus
+from transforms.records.settings import BudgetSettings
 from transforms.storage.batch_entry import BatchEntry, Phase
 from transforms.storage.batch_ledger import open_entries, read_entry, sweep_unsent
 
@@ -60,7 +64,7 @@ def test_a_batch_without_an_id_or_with_lost_results_is_asked_again(output: Path,
     assert done.exit_code == 0
     assert "The next run asks its 3 requests again, and they are paid for again." in " ".join(done.stdout.split())
     entry = entry_of(output, phase)
-    assert (entry.phase, entry.attempt, [void.kind for void in entry.voids]) == (Phase.STAGED, 1, ["operator"])
+    assert (entry.phase, entry.attempt, [void.kind for void in entry.voids]) == (Phase.STAGED, 1, ["lost"])
     ledger = str(output / "ledger")
     assert key_of(phase) not in [one.key for one in open_entries(ledger)]
     assert key_of(phase) in sweep_unsent(ledger, "r2", 1_795_000_100.0)
@@ -91,3 +95,21 @@ def test_of_a_known_batch_only_its_loss_can_be_said(output: Path, verdict: str) 
     done = resolve(output, "submitted", verdict)
     assert done.exit_code == 2
     assert f"and openai calls it {provider_id_of('submitted')}; if it is lost there, say --as gone" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("phase", "share"),
+    [pytest.param("ended", 1, id="billed"), pytest.param("in doubt", 1, id="maybe billed"),
+     pytest.param("submitted", None, id="collected as gone by the next run")],
+)  # fmt: skip
+def test_what_is_given_up_for_lost_stays_charged(output: Path, phase: str, share: int | None) -> None:
+    """The provider may have billed the batch: its hold comes to all of it, and never to nothing (P6)."""
+    ledger = str(output / "ledger")
+    entry = entry_of(output, phase)
+    log = open_log(ledger, entry.staged.run_id, BudgetSettings(max_usd=Decimal(1)))
+    assert log.hold(f"batch:{entry.key}:{entry.staged.run_id}:{entry.attempt}", 1_000, "batch")
+    assert resolve(output, phase).exit_code == 0
+    sweep_unsent(ledger, "next", 0.0)
+    settle_books(ledger, "next", BudgetSettings(max_usd=Decimal(1)), [])
+    assert log.charged() == 1_000
+    assert len(log.open_holds("batch")) == (share is None)

@@ -8,7 +8,7 @@ from pipelines.budget import budget_facts, budget_gap, open_books, plan_budget, 
 from pipelines.job import load_job
 from pipelines.prepare import prepare
 from tests.conformance.jobs import plain_rows, write_csv, write_job
-from transforms._budget import RunBudget
+from transforms._budget import RunBudget, open_log
 from transforms._budget_batches import BatchSpend
 from transforms._budget_books import settle_books
 from transforms.providers import make_provider
@@ -46,6 +46,13 @@ def prepared(workdir):
         pytest.param({"params": {"max_output_tokens": None}}, None, id="the model's own limit"),
         pytest.param({"params": {"extra": {"tools": [{"type": "x"}]}}}, "extra.tools is billed by use", id="tools"),
         pytest.param({"params": {"extra": {"service_tier": "priority"}}}, "service tier priority", id="tier"),
+        pytest.param({"params": {"extra": {"service_tier": ["flex"]}}}, "service tier ['flex']", id="no tier at all"),
+        pytest.param({"params": {"extra": {"max_tokens": 99}}}, "two output limits", id="two limits"),
+        pytest.param({"params": {"extra": {"prediction": {"type": "content"}}}}, "predicted wrongly", id="prediction"),
+        pytest.param({"name": "gpt-5-search-api", "allow_unlisted": True}, "searches are billed", id="searches"),
+        pytest.param(
+            {"params": {"extra": {"cache_control": {"type": "ephemeral", "ttl": "1h"}}}}, "an hour", id="dear cache"
+        ),
     ],
 )
 def test_a_budget_that_cannot_be_held_is_asked_about(prepared, model, gap):
@@ -93,18 +100,45 @@ def test_what_runs_without_a_budget_cost_is_booked_once(prepared):
     runs = [
         _manifest("r0", "0.25"),
         _manifest("r1", None),
-        _manifest("rb", "0.5", "1"),
+        _manifest("rb", "0.5", "1"),  # which has booked its own
         {"run_id": "old", "cost_usd": "0.125", "job": {}},
     ]
+    open_log(ledger, "rb", _BUDGET).settle("slice:rb.0", 500_000_000_000)
     for _ in range(2):
         settle_books(ledger, "r2", _BUDGET, runs)
     assert budget_facts(ledger, "r2", _BUDGET) == {
         "max_usd": "1",
         "per": "output",
-        "charged_usd": "0.375",
-        "left_usd": "0.625",
+        "charged_usd": "0.875",
+        "left_usd": "0.125",
     }
     assert budget_facts(ledger, "r3", BudgetSettings(max_usd=Decimal(1), per="run"))["left_usd"] == "1"
+
+
+def test_a_log_that_was_removed_gives_no_budget_anew(prepared):
+    """What the runs are known to have cost counts all the same, once, and as much as the log lacks of it."""
+    ledger = prepared().ledger
+    runs = [_manifest("r0", "0.25", "1"), _manifest("r1", "0.5", "1"), _manifest("free", "0.125")]
+    for _ in range(2):
+        settle_books(ledger, "r2", _BUDGET, runs)
+        assert budget_facts(ledger, "r2", _BUDGET)["charged_usd"] == "0.875"
+    settle_books(ledger, "r3", _BUDGET, [*runs, _manifest("r2", "0.01", "1")])
+    assert budget_facts(ledger, "r3", _BUDGET)["left_usd"] == "0.115"
+
+
+@pytest.mark.parametrize(
+    ("max_usd", "says"),
+    [
+        pytest.param("1e60", "is no limit; lower it, or remove it", id="more than there is"),
+        pytest.param("1e-13", "is less than any request costs; raise it", id="less than the log can tell"),
+    ],
+)
+def test_an_amount_that_no_log_can_keep_is_refused(prepared, max_usd, says):
+    """Before anything is sent, in one line, by plan and by run."""
+    job = prepared(f"budget.max_usd={max_usd}")
+    for ask in (lambda: open_books(job, lambda _gap: True), lambda: plan_budget(job, "real_time", 1, 1)):
+        with pytest.raises(ConfigError, match=f"^budget.max_usd: .* {says}$"):
+            ask()
 
 
 def test_a_hold_whose_create_never_was_is_settled_by_the_next_run(prepared):
@@ -113,9 +147,11 @@ def test_a_hold_whose_create_never_was_is_settled_by_the_next_run(prepared):
     settings = job.call_settings
     budget = RunBudget(settings, make_provider(settings.model, settings.schema), PriceTable())
     ref = BatchRef("k" * 64, "b1", "r1", "asked", 10, 5000, 100)
-    assert budget.has_room(ref)
+    assert budget.has_room(ref, 0)
     assert budget.hold_batch(ref, 0)
     assert budget.hold_batch(ref, 0)
+    # A bundle that died after its hold finds it again, and its own hold is no obstacle.
+    assert budget.has_room(ref, 0)
     assert Decimal(budget_facts(job.ledger, "r2", _BUDGET)["charged_usd"]) > Decimal("0.0006")
     assert not budget.may_free("other")
     assert budget.explain_batch(ref).startswith("the budget of this output has no room: 0.00")

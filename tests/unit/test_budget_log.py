@@ -87,6 +87,10 @@ def test_a_lower_budget_than_what_is_charged_leaves_nothing(tmp_path):
         pytest.param(b'{"op":"hold"}', id="keys missing"),
         pytest.param(b'{"op":"give","id":"a","usd":"1","run_id":"r","what":"slice","at_s":1}', id="unknown op"),
         pytest.param(b'{"op":"hold","id":"a","usd":"much","run_id":"r","what":"slice","at_s":1}', id="no amount"),
+        pytest.param(b'{"op":"hold","id":"a","usd":"NaN","run_id":"r","what":"slice","at_s":1}', id="no number"),
+        pytest.param(b'{"op":"settle","id":"a","usd":"-9","run_id":"r","what":"slice","at_s":1}', id="below zero"),
+        pytest.param(b'{"op":"hold","id":7,"usd":"1","run_id":"r","what":"slice","at_s":1}', id="no id"),
+        pytest.param(b'{"op":"hold","id":"a","usd":"1","run_id":"r","what":"gift","at_s":1}', id="unknown kind"),
     ],
 )
 def test_a_damaged_entry_is_named(tmp_path, content):
@@ -95,6 +99,16 @@ def test_a_damaged_entry_is_named(tmp_path, content):
     (tmp_path / "budget" / "000001.json").write_bytes(content)
     with pytest.raises(InternalError, match=r"000001\.json is damaged"):
         _log(tmp_path).available()
+
+
+def test_what_is_no_entry_is_left_alone(tmp_path):
+    """Copies and notes that somebody put beside the entries are none of them, and no gap."""
+    log = _log(tmp_path)
+    log.hold("a", 1, "batch")
+    for name in ("notes.json", "000002 (copy).json", "9.json"):
+        (tmp_path / "budget" / name).write_bytes(b"{}")
+    assert _log(tmp_path).charged() == 1
+    assert log.hold("b", 1, "batch")
 
 
 def test_a_missing_entry_is_named(tmp_path):
@@ -143,11 +157,11 @@ def test_racing_processes_never_spend_more_than_the_budget_together(tmp_path):
         os.kill(workers[number].pid, signal.SIGKILL)
     for worker in workers:
         worker.join(60)
-    state = _log(tmp_path, most=most).read()
+    log = _log(tmp_path, most=most)
     total = sum(int(path.read_bytes()) for path in spent.iterdir())
-    killed = sum(hold.units for hold in state.open_holds("slice"))
-    assert {hold.run_id for hold in state.open_holds("slice")} == {"w0", "w1"}
-    assert total <= state.charged(None) <= most
+    killed = sum(hold.units for hold in log.open_holds("slice"))
+    assert {hold.run_id for hold in log.open_holds("slice")} == {"w0", "w1"}
+    assert total <= log.charged() <= most
     # All but the last crumbs were usable, and the killed ones' slices stay charged in full.
-    assert state.charged(None) - total <= killed
-    assert most - state.charged(None) < most // 50
+    assert log.charged() - total <= killed
+    assert most - log.charged() < most // 50

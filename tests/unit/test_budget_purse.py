@@ -14,6 +14,7 @@ from transforms.providers.pool import CallPool
 from transforms.providers.session import Batch
 from transforms.records.answer import ModelAnswer, PendingRequest
 from transforms.records.failure import FailureKind
+from transforms.records.request import Prompt
 from transforms.records.settings import BatchingSettings, PoolSettings
 from transforms.rules.budget import WorstCase, slice_units, units_up
 
@@ -111,6 +112,19 @@ def test_a_call_that_costs_more_than_its_worst_case_is_made_up_for():
     purse.settle(10, Decimal(0))
     purse.close()
     assert bank.settled == [100]
+
+
+def test_a_provider_dearer_than_the_price_table_is_believed():
+    """What is asked next is reserved at what such a call cost, so that the overspend ends with what was in flight."""
+    purse, bank = _purse(1000, worst=10)
+    assert purse.worst(Prompt(None, (("user", "a"),))) == 10
+    spent = 0
+    while _reserve(purse, worst := purse.worst(Prompt(None, (("user", "a"),)))) == 0.0:
+        purse.settle(worst, Decimal("0.000000000070"))
+        spent += 70
+    assert (spent, worst) == (980, 70)
+    purse.close()
+    assert sum(bank.settled) == 980
 
 
 def test_idle_slices_can_be_given_back():
@@ -239,3 +253,16 @@ def test_calls_that_are_cut_off_count_as_spent(open_pool):
     pool.close()
     purse.close()
     assert bank.settled == [3 * _WORST]
+
+
+def test_a_settlement_that_fails_loses_nothing_that_was_spent():
+    """The slices stay held, and what was spent of them is said at the end."""
+    purse, bank = _purse(320)
+    assert _reserve(purse, 10) == 0.0
+    purse.settle(10, Decimal("0.000000000007"))
+    settle, bank.settle = bank.settle, lambda _charged: (_ for _ in ()).throw(OSError("disk full"))
+    with pytest.raises(OSError, match="disk full"):
+        purse.give_back()
+    bank.settle = settle
+    purse.close()
+    assert bank.settled == [7]

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from transforms.records.request import Prompt
-from transforms.rules.budget import WorstCase, units_up
+from transforms.rules.budget import NO_WORST_CASE, WorstCase, units_up
 
 
 class Bank(Protocol):
@@ -51,6 +51,8 @@ class Purse:
         self._reserved = 0
         self._charged = 0
         self._out = 0
+        #: What the dearest call cost that cost more than its worst case: a provider can be dearer than the price table.
+        self._dearest = 0
         self._is_asking = False
         self._refused: int | None = None
         self._failure: BaseException | None = None
@@ -66,8 +68,8 @@ class Purse:
         return max(0, self._free)
 
     def worst(self, prompt: Prompt) -> int:
-        """Return what a request may cost at most, in units."""
-        return self._worst.of_prompt(prompt)
+        """Return what a request may cost at most, in units; once a call has cost more than that, as much as it did."""
+        return max(self._dearest, self._worst.of_prompt(prompt))
 
     def reserve(self, worst: int) -> float | str:
         """Reserve the worst case of a try and return 0.0, or inf, or a sentence.
@@ -101,7 +103,12 @@ class Purse:
 
     def settle(self, worst: int, cost_usd: Decimal | None) -> None:
         """Charge a try that has ended with what it cost; None, for what nobody knows, with its worst case."""
-        self._end(worst, worst if cost_usd is None else units_up(cost_usd))
+        charged = worst if cost_usd is None else units_up(cost_usd)
+        # Without a price every call costs more than its worst case, and only known costs count.
+        if charged > worst and self._worst != NO_WORST_CASE:
+            with self._lock:
+                self._dearest = max(self._dearest, charged)
+        self._end(worst, charged)
 
     def give_back(self) -> bool:
         """Settle all slices, when no call is out, so that what is left of them is free again; may take a while.
@@ -116,6 +123,11 @@ class Purse:
             charged, self._charged, self._free, self._is_asking = self._charged, 0, 0, True
         try:
             self._bank.settle(charged)
+        except BaseException:
+            # The account is not settled: its slices stay held, and what was spent of them stays to be said.
+            with self._lock:
+                self._charged += charged
+            raise
         finally:
             with self._lock:
                 self._is_asking = False

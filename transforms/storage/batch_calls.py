@@ -25,6 +25,7 @@ class RecordedCalls:
         settled: of these, by request_id, what can be reused.
         kinds: how each of the others ended, by custom_id.
         costs: what each cost, by custom_id, where that is known.
+        costs_by_run: their sums by the run that recorded them, in US dollars.
     """
 
     next_index: int = 0
@@ -32,6 +33,7 @@ class RecordedCalls:
     settled: dict[str, SettledAnswer] = field(default_factory=dict)
     kinds: dict[str, FailureKind] = field(default_factory=dict)
     costs: dict[str, Decimal] = field(default_factory=dict)
+    costs_by_run: dict[str, Decimal] = field(default_factory=dict)
 
 
 def recorded_calls(ledger: str, batch_id: str) -> RecordedCalls:
@@ -63,6 +65,7 @@ def _take(found: RecordedCalls, batch_id: str, line: bytes) -> None:
     found.custom_ids.add(call["custom_id"])
     if (cost := decimal_or_none(call["cost_usd"])) is not None:
         found.costs[call["custom_id"]] = cost
+        found.costs_by_run[call["run_id"]] = found.costs_by_run.get(call["run_id"], Decimal(0)) + cost
     answer = settled_call(call)
     if answer is None:
         found.kinds[call["custom_id"]] = settled_kind(call)

@@ -115,6 +115,10 @@ class Handle:
     proven: bool
 
 
+#: The kind of a Void that an operator recorded for a batch that was, or may have been, created and billed.
+LOST = "lost"
+
+
 @dataclass(frozen=True, slots=True)
 class Void:
     """void-<n>.json: attempt n came to nothing; kind is a word, reason a sentence."""

@@ -133,6 +133,16 @@ def fold(ledger: str, key: str, names: set[str]) -> BatchEntry | None:
     )
 
 
+def read_void(ledger: str, key: str, attempt: int) -> Void | None:
+    """Return why an attempt came to nothing; None where that is not on record.
+
+    Raises:
+        InternalError: the record is damaged.
+    """
+    path = batch_path(ledger, key, f"void-{attempt}.json")
+    return read_record(ledger, key, path, Void) if Path(path).exists() else None
+
+
 def entries(ledger: str, *, with_closed: bool) -> list[BatchEntry]:
     """Return the batches, the oldest first; closed ones are not even read unless they are asked for.
 

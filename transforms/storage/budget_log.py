@@ -6,13 +6,14 @@ never passes the budget, for any number of workers and without a service. The sa
 creates a file only if it is absent. Entries are never changed or removed; a hold is durable before it counts.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import orjson
 
@@ -21,6 +22,7 @@ from transforms.rules.budget import BudgetEntry, BudgetState, What, slice_units,
 from transforms.storage.objects import create_if_absent, list_files, read_bytes
 
 _FOLDER = "budget"
+_NUMBER = re.compile(r"[0-9]{6,}")
 _OPS: dict[str, Literal["hold", "settle"]] = {"hold": "hold", "settle": "settle"}
 _CURE = "restore it from a backup: without it nobody knows what is left of the budget"
 
@@ -52,19 +54,27 @@ class BudgetLog:
         self._state = BudgetState()
         self._last = 0
 
-    def read(self) -> BudgetState:
-        """Read to the log's end and return what it says.
+    def charged(self) -> int:
+        """Read on, and return what counts against the allowance.
 
         Raises:
             InternalError: an entry is damaged or missing.
         """
         with self._lock:
             self._read_on()
-            return self._state
+            return self._state.charged(self._allowance.run_id)
 
-    def charged(self) -> int:
-        """Read on, and return what counts against the allowance."""
-        return self.read().charged(self._allowance.run_id)
+    def held(self, entry_id: str) -> int | None:
+        """Read on, and return the amount of an open hold; None where there is none."""
+        with self._lock:
+            self._read_on()
+            return self._state.held(entry_id)
+
+    def open_holds(self, what: What) -> list[BudgetEntry]:
+        """Read on, and return the open holds of one kind."""
+        with self._lock:
+            self._read_on()
+            return self._state.open_holds(what)
 
     def available(self) -> int:
         """Read on, and return what is left of the allowance; 0 when more is charged than it allows."""
@@ -86,7 +96,7 @@ class BudgetLog:
             return units
 
         self._append("hold", entry_id, what, decide)
-        return self._state.held(entry_id) is not None
+        return self.held(entry_id) is not None
 
     def take_slice(self, entry_id: str, need: int) -> int:
         """Hold a slice of at least `need` under a new id and return its size; 0 when there is too little left.
@@ -129,11 +139,7 @@ class BudgetLog:
 
     def _read_on(self) -> None:
         # Listed before reading: what others add meanwhile is no gap.
-        newest = (
-            0
-            if self._last
-            else max((int(Path(path).stem) for path in list_files(str(self._folder), ".json")), default=0)
-        )
+        newest = 0 if self._last else self._newest()
         while True:
             path = self._path(self._last + 1)
             try:
@@ -144,6 +150,11 @@ class BudgetLog:
             self._last += 1
         if newest > self._last:
             raise InternalError(f"{path} is missing, though there are later ones; {_CURE}")
+
+    def _newest(self) -> int:
+        # What people and tools leave beside the entries (a copy, notes) is none.
+        names = (Path(path).stem for path in list_files(str(self._folder), ".json"))
+        return max((int(name) for name in names if _NUMBER.fullmatch(name)), default=0)
 
     def _path(self, number: int) -> str:
         return str(self._folder / f"{number:06d}.json")
@@ -174,6 +185,17 @@ def _decode(path: str, data: bytes) -> BudgetEntry:
         found = orjson.loads(data)
         op: Literal["hold", "settle"] = _OPS[found["op"]]
         units = units_up(Decimal(found["usd"]))
-        return BudgetEntry(op, found["id"], units, found["run_id"], found["what"], found["at_s"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, ArithmeticError) as error:
+        return _checked(BudgetEntry(op, found["id"], units, found["run_id"], found["what"], found["at_s"]))
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise InternalError(f"{path} is damaged ({error!r}); {_CURE}") from error
+
+
+def _checked(entry: BudgetEntry) -> BudgetEntry:
+    """Return an entry, or raise for what is never written: an edit by hand must not make room in a budget."""
+    if entry.units < 0:
+        raise ValueError(f"usd: {usd_text(entry.units)} is below zero")
+    if not (isinstance(entry.id, str) and isinstance(entry.run_id, str)):
+        raise TypeError("id and run_id: no texts")
+    if entry.what not in get_args(What):
+        raise ValueError(f"what: {entry.what}")
+    return entry
