@@ -11,6 +11,7 @@ import orjson
 from pipelines.audit_query import AuditQuery, plain
 from pipelines.explain_batches import find_batches, find_waiting, sent_in_file, waiting_reason
 from pipelines.explain_facts import tell_cost, tell_model, tell_output_file, tell_reuse, tell_row_hash, tell_template
+from pipelines.explain_hidden import hide_columns
 from pipelines.explain_open_runs import OpenRuns
 from pipelines.explain_parse import tell_parse
 from pipelines.explain_payloads import read_retentions, tell_payload
@@ -18,6 +19,7 @@ from pipelines.explain_proof import tell_chain, tell_checks, tell_files
 from pipelines.explain_timeline import tell_timeline
 from pipelines.row_values import RowValues, find_values
 from pipelines.sent_prompt import answer_text, read_error, read_prompt
+from pipelines.text import one_line
 from transforms.records.errors import ConfigError
 from transforms.records.row import Outcome
 from transforms.storage.objects import read_bytes
@@ -51,6 +53,8 @@ _CALL_FACTS = (
     "cost_source",
     "cost_reason",
 )
+#: Of an id in a sentence.
+_ID_CELLS = 60
 _HASHES = {"prompt": "prompt_sha256", "template": "template_sha256", "variables": "variables_sha256"}
 
 
@@ -103,15 +107,22 @@ def _unknown(
     """Say why there is nothing to tell, and what to ask for instead."""
     if run_id is not None and run_id not in manifests:
         return f"{output} has no run {run_id}; its runs are {', '.join(list(manifests)[-5:])}"
+    shown = _named(row_id)
     if ends:
-        return f"run {run_id} has no outcome of row {row_id}; these have: {', '.join(end['run_id'] for end in ends)}"
+        return f"run {run_id} has no outcome of row {shown}; these have: {', '.join(end['run_id'] for end in ends)}"
     near = audit.near(row_id)
     if not near:
         return (
             f"no run of {output} has come to an end, so no row has an outcome yet; run the job again: it takes over "
             "what is in the ledger, and then every row can be explained"
         )
-    return f"no run of {output} has a row {row_id}; near are: {', '.join(near)}"
+    return f"no run of {output} has a row {shown}; near are: {', '.join(map(_named, near))}"
+
+
+def _named(row_id: str) -> str:
+    """Return an id for a sentence: on one line, and quoted where its ends would not be seen."""
+    text = one_line(row_id, _ID_CELLS)
+    return text if text == row_id and row_id else repr(text)
 
 
 def _story(
@@ -171,7 +182,7 @@ def _story(
         "chain": tell_chain(output, manifests, active),
         "checks": tell_checks(story, calls),
     }
-    return story
+    return story | hide_columns(story, manifest["job"])
 
 
 def _files(ends: list[dict[str, Any]], calls: list[dict[str, Any]], found: RowValues) -> list[tuple[str, str | None]]:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 from pipelines.explain import explain_row
 from pipelines.screen import Screen
@@ -25,6 +26,8 @@ def explain_to_screen(screen: Screen, output: str, row_id: str, run_id: str | No
     Raises:
         ConfigError: the output, the run or the row is not known, or the page can't be written.
     """
+    if html == "-" and screen.as_json:
+        raise ConfigError("--html - prints the page, and --json prints JSON; give --html a file, or leave one out")
     story = explain_row(output, row_id, run_id)
     if html is None and screen.as_json:
         screen.print_json(story)
@@ -41,6 +44,9 @@ def explain_to_screen(screen: Screen, output: str, row_id: str, run_id: str | No
         sys.stdout.write(page)
         return
     path = html or f"explain-{_UNSAFE.sub('-', row_id)[:_NAME_CHARS]}.html"
+    if Path(path).exists() and not Path(path).is_file():
+        # What is put in a device's place is gone for the whole machine.
+        raise ConfigError(f"{path} is a folder or a device; give --html a file, or - to print the page")
     try:
         write_atomic(path, page.encode("utf-8", "replace"))
     except OSError as error:

@@ -59,7 +59,11 @@ def forget(output: str, older_than: str, *, answers: bool, dead_letters: bool, d
     if not (Path(output) / "runs").is_dir():
         raise ConfigError(f"{output} holds no run; name the `output` folder of a job that has run")
     began, now = time.monotonic(), datetime.now(UTC)
-    rule = RetentionRule(older_than, now - timedelta(seconds=seconds), answers, dead_letters)
+    try:
+        before = now - timedelta(seconds=seconds)
+    except OverflowError as error:
+        raise ConfigError(f"--older-than: {older_than} ago there was no calendar; write fewer, such as 30d") from error
+    rule = RetentionRule(older_than, before, answers, dead_letters)
     if dry_run:
         due, done = _forget(output, rule, now, None)
     else:

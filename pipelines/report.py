@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -60,7 +59,7 @@ def write_report(output: str, run_id: str | None = None) -> dict[str, Any]:
         ConfigError: there is no such run.
     """
     facts = run_facts(output, run_id)
-    path = str(Path(RunFolder(output, facts["run"]["run_id"]).path) / "report.html")
+    path = RunFolder(output, facts["run"]["run_id"]).report
     write_atomic(path, render_report(facts, output).encode())
     return {"run_id": facts["run"]["run_id"], "report": path, "findings": facts["findings"]}
 

@@ -5,6 +5,7 @@ are told apart by people with colour blindness too (Okabe and Ito's set). Equal 
 """
 
 import io
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -198,5 +199,8 @@ def _figure(height: float, width: float = _WIDTH) -> tuple[Figure, Any]:
 
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    with warnings.catch_warnings():
+        # Its fonts lack some scripts, which show as boxes; nothing on the terminal mends that.
+        warnings.filterwarnings("ignore", "Glyph ", UserWarning)
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     return buffer.getvalue()

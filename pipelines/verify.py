@@ -72,12 +72,21 @@ def _read_manifests(output: str) -> tuple[list[dict[str, Any]], Check]:
     found = []
     for folder in sorted(path for path in runs.iterdir() if path.is_dir()):
         try:
-            found.append(read_manifest(RunFolder(output, folder.name)))
+            manifest = read_manifest(RunFolder(output, folder.name))
+            if _names_answer(manifest["job"]):
+                found.append(manifest)
+            else:
+                check.found(f"run {folder.name}: the job in its manifest.json has no answer.field: restore it")
         except FileNotFoundError:
             check.found(f"run {folder.name} has no manifest.json: restore it, or remove the folder")
         except RowbeamError as error:
             check.found(f"run {folder.name}: {error}")
     return sorted(found, key=run_age), check
+
+
+def _names_answer(job: dict[str, Any]) -> bool:
+    answer = job.get("answer")
+    return isinstance(answer, dict) and isinstance(answer.get("field"), str)
 
 
 def _scope(output: str, manifests: list[dict[str, Any]], run_id: str | None) -> Scope:

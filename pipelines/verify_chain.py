@@ -66,7 +66,7 @@ def check_chain(scope: Scope, history: History) -> list[Check]:
             _check_link(scope, chain, path, read_retention(scope.output, path)["previous"], known)
         except InternalError as error:
             chain.found(str(error))
-    if history.is_whole:
+    if history.is_whole and history.names:
         for name in sorted({*known, *records} - set(history.names)):
             chain.found(
                 f"{_called(name)} is not in the chain that ends with {_called(history.names[0])}: it was put in"
@@ -129,6 +129,7 @@ def _check_latest(scope: Scope) -> Check:
     try:
         latest = orjson.loads(read_bytes(str(path)))
         run_id, status, manifest_path = latest["run_id"], latest["status"], Path(scope.output) / latest["manifest"]
+        hash(run_id)
     except FileNotFoundError:
         if ended:
             check.found(f"latest.json is gone, though run {ended[-1]['run_id']} has ended: run the job again")

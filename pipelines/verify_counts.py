@@ -169,6 +169,6 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return found
 
 
-def _utf8(text: str | None) -> str | None:
+def _utf8(text: object) -> str | None:
     """Return a text as tables hold it."""
-    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
+    return None if text is None else str(text).encode("utf-8", "replace").decode("utf-8")

@@ -1,5 +1,6 @@
 """`rowbeam explain --html`: the page for auditors, and what the command prints."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pipelines.screen import Screen
 from tests.unit.batch_outputs import RUN_3, make_answer, make_ended, make_exchange, make_opened
 from tests.unit.batch_outputs import write_run as write_batch_run
 from tests.unit.cli_outputs import RUN_1, make_call, request_id, row_end, write_run
+from transforms.records.errors import ConfigError
 from transforms.records.row import Outcome
 
 EVIL = "<script>alert(1)</script>"
@@ -99,3 +101,35 @@ def test_equal_stories_give_equal_pages(output: Path) -> None:
     story: dict[str, Any] = explain_row(str(output), "R1")
     assert render_story(story, "out") == render_story(story, "out")
     assert RUN_3 not in render_story(story, "out")
+
+
+def test_a_device_is_never_replaced_by_the_page(output: Path, tmp_path: Path) -> None:
+    """A page is renamed into its place; what stands there as a pipe or a device would be gone for all."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="a folder or a device; give --html a file"):
+        explain_to_screen(Screen(), str(output), "R1", None, str(pipe))
+    assert pipe.is_fifo()
+
+
+def test_a_page_on_standard_output_is_not_asked_for_with_json(output: Path) -> None:
+    """Programs that read --json are never given a page."""
+    with pytest.raises(ConfigError, match="--html - prints the page"):
+        explain_to_screen(Screen(as_json=True), str(output), "R1", None, "-")
+
+
+@pytest.mark.parametrize(
+    ("row_id", "told"),
+    [
+        pytest.param("a\nb", "a row 'a b'; near", id="newline"),
+        pytest.param("", "a row ''; near", id="empty"),
+        pytest.param("L" * 9_000, "...'; near", id="long"),
+    ],
+)
+def test_an_unknown_row_is_named_on_one_short_line(output: Path, row_id: str, told: str) -> None:
+    """Whatever was typed, what is wrong stays one line that can be read."""
+    with pytest.raises(ConfigError) as caught:
+        explain_row(str(output), row_id)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600

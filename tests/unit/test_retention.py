@@ -354,3 +354,31 @@ def test_a_lease_lost_on_the_way_stops_it(output: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(forget_command, "Lease", _Lost)
     with pytest.raises(OutputBusyError, match="run forget again"):
         _forget(output)
+
+
+def test_an_age_beyond_the_calendar_is_refused(tmp_path: Path) -> None:
+    """Not an internal error: the person wrote too many days."""
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ConfigError, match="there was no calendar"):
+        forget(str(tmp_path), "99999999999d", answers=False, dead_letters=False, dry_run=True)
+
+
+def test_the_report_goes_too_and_can_be_drawn_anew(output: Path) -> None:
+    """It quotes errors and answers; drawn again it is no secret that the record says to be gone."""
+    report = output / "runs" / RUN_1 / "report.html"
+    report.write_text(f"<p>{PROMPT}</p>", encoding="utf-8")
+    _forget(output)
+    assert not report.exists()
+    report.write_text("<p>nothing</p>", encoding="utf-8")
+    assert verify_output(str(output))["ok"]
+    _forget(output)
+    assert report.exists()
+
+
+def test_a_lost_record_is_never_taken_for_written(output: Path) -> None:
+    """Its number is not given again: what is dropped after it has a record of its own."""
+    _forget(output)
+    first = output / "runs" / RUN_1 / "retention-1.json"
+    first.rename(first.with_name("retention-2.json"))
+    done = _forget(output, answers=True)
+    assert [run["record"] for run in done["runs"] if run["run_id"] == RUN_1] == [f"runs/{RUN_1}/retention-3.json"]

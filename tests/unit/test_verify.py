@@ -260,3 +260,37 @@ def test_the_command_gives_json(output: Path, capsys: pytest.CaptureFixture[str]
     keys = {"output", "ok", "head", "noted", "runs", "findings", "checks", "duration_s"}
     assert facts.keys() == keys
     assert {check["name"] for check in facts["checks"] if not check["ok"]} >= {"files", "expect"}
+
+
+@pytest.mark.parametrize(
+    "key", ["status", "job", "started_at", "ended_at", "counts", "cost_usd", "files", "ledger", "previous"]
+)
+@pytest.mark.parametrize("value", ["x", [1], 7], ids=str)
+def test_a_manifest_of_another_shape_is_a_finding(output: Path, key: str, value: Any) -> None:
+    """Whoever tampers need not leave what readers rely on: verify says so, and does not fall over."""
+    change_json(output / "runs" / RUN_1 / "manifest.json", lambda manifest: manifest.update({key: value}))
+    assert not verify_output(str(output))["ok"]
+    change_json(output / "runs" / RUN_1 / "manifest.json", lambda manifest: manifest.pop(key))
+    assert not verify_output(str(output))["ok"]
+
+
+@pytest.mark.parametrize("record", [b"{}", b'{"files":null,"previous":null,"run_id":1}', b"[1]"], ids=str)
+def test_a_retention_record_of_another_shape_is_a_finding(output: Path, record: bytes) -> None:
+    """A record that nobody could have written is damage, and the chain says so."""
+    (output / "runs" / RUN_2 / "retention-1.json").write_bytes(record)
+    assert any("is damaged" in finding for finding in _broken(verify_output(str(output)))["chain"])
+
+
+def test_values_of_another_kind_are_findings(output: Path) -> None:
+    """Ids that are no texts, and an amount that is none."""
+    change_json(output / "latest.json", lambda latest: latest.update(run_id=[1]))
+    change_json(output / "runs" / RUN_1 / "manifest.json", lambda manifest: manifest.update(cost_usd="NaN"))
+    found = _broken(verify_output(str(output)))
+    assert {"latest", "manifests"} <= set(found)
+
+
+@pytest.mark.parametrize("job", [{}, {"answer": None}, {"answer": {"field": 1}}], ids=str)
+def test_a_job_without_its_answer_is_a_finding(output: Path, job: dict[str, Any]) -> None:
+    """The job in a manifest says where the answers are."""
+    change_json(output / "runs" / RUN_2 / "manifest.json", lambda manifest: manifest.update(job=job))
+    assert "no answer.field" in _broken(verify_output(str(output)))["manifests"][0]

@@ -7,7 +7,7 @@ again, and at no moment is there a file that neither the manifest nor a record k
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import pyarrow.parquet as pq
 
+from transforms.records.errors import InternalError
 from transforms.rules.retention import drop_from_call, drop_row
 from transforms.storage.batch_entry import BatchEntry
 from transforms.storage.batch_ledger import list_entries, requests_path
@@ -126,6 +127,9 @@ def forget_run(
     found = list(_rewritten(folder, requests, rule, write=write))
     if not found:
         return None
+    if Path(folder.report).exists():
+        # It quotes errors and answers; `rowbeam report` draws it anew from what is left.
+        found.append(replace(removed(folder.report), dropped=0))
     record = _record(folder, rule, now, found) if write else None
     if write:
         for one in found:
@@ -198,8 +202,11 @@ def _record(folder: RunFolder, rule: RetentionRule, now: datetime, found: list[R
         "files": files,
         "previous": head_link(folder.output, list_runs(folder.output)),
     }
-    path = Path(folder.path) / f"{RETENTION_PREFIX}{len(paths) + 1}.json"
-    create_if_absent(str(path), orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    # After the highest: one before it may be lost, and its number must not be given twice.
+    number = 1 + max((int(Path(path).stem.removeprefix(RETENTION_PREFIX)) for path in paths), default=0)
+    path = Path(folder.path) / f"{RETENTION_PREFIX}{number}.json"
+    if not create_if_absent(str(path), orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)):
+        raise InternalError(f"{path} exists; nothing of this run was dropped: run forget again")
     return path.relative_to(folder.output).as_posix()
 
 

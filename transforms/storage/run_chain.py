@@ -62,7 +62,11 @@ def read_retention(output: str, path: str) -> dict[str, Any]:
     """
     try:
         record: dict[str, Any] = orjson.loads(read_bytes(str(Path(output) / path)))
-        _ = record["files"], record["previous"], record["run_id"]
+        _ = record["rule"]["answers"], record["rule"]["dead_letters"], record["run_id"] + record["forgotten_at"]
+        # A record always follows a closed run.
+        _ = record["previous"]["run_id"] + record["previous"]["manifest_sha256"]
+        for file in record["files"]:
+            _ = file["path"] + file["was"]["sha256"], file["now"] and file["now"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise InternalError(f"{Path(output) / path} is damaged ({error}); restore it from a backup") from error
     return record

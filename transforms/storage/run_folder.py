@@ -4,6 +4,8 @@ Apart from that, so that commands which only look at an output load no table lib
 """
 
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,12 @@ from transforms.storage.objects import read_bytes
 
 RUNNING = "running"
 CRASHED = "crashed"
+
+_COUNTS = {
+    "rows": ("in", "enriched", "dead_lettered", "pending"),
+    "calls": ("sent", "succeeded", "failed", "reused"),
+    "tokens": ("input", "output"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,11 @@ class RunFolder:
         return str(Path(self.path) / "manifest.json")
 
     @property
+    def report(self) -> str:
+        """The report's path."""
+        return str(Path(self.path) / "report.html")
+
+    @property
     def summary(self) -> str:
         """The summary's path."""
         return str(Path(self.path) / "summary.json")
@@ -78,13 +91,49 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
     try:
         manifest = orjson.loads(read_bytes(folder.manifest))
         is_ours = manifest["run_id"] == folder.run_id
-    except (ValueError, KeyError, TypeError) as error:
+        _check_shape(manifest)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise InternalError(
             f"{folder.manifest} is damaged ({error}); restore it, or remove the run's folder"
         ) from error
     if not is_ours:
         raise InternalError(f"{folder.manifest} is of run {manifest['run_id']}; give the folder that name")
     return manifest
+
+
+def _check_shape(manifest: dict[str, Any]) -> None:
+    """Raise KeyError, TypeError, ValueError or ArithmeticError where what every reader relies on is not there."""
+    _ = manifest["job"].keys(), manifest["versions"].keys()
+    _texts(manifest, "run_id", "status", "job_name", "started_at")
+    datetime.fromisoformat(manifest["started_at"])
+    for file in (*manifest["files"], *manifest.get("ledger", ())):
+        _texts(file, "path", "sha256")
+        _ints(file, "bytes")
+    if manifest["status"] == RUNNING:
+        return
+    datetime.fromisoformat(manifest["ended_at"])
+    is_killed = manifest["status"] == CRASHED  # and left no outcomes of rows
+    for part, names in _COUNTS.items():
+        _ints(manifest["counts"][part], *names, may_lack=is_killed or part == "tokens")
+    if manifest["cost_usd"] is not None:
+        _texts(manifest, "cost_usd")
+        if not Decimal(manifest["cost_usd"]).is_finite():
+            raise ValueError("cost_usd is no amount")
+    if (link := manifest["previous"]) is not None:
+        _texts(link, "run_id", "manifest_sha256")
+
+
+def _texts(found: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(found[name], str):
+            raise TypeError(f"{name} is no text")
+
+
+def _ints(found: dict[str, Any], *names: str, may_lack: bool = False) -> None:
+    for name in names:
+        value = found[name]
+        if not (isinstance(value, int) or (may_lack and value is None)):
+            raise TypeError(f"{name} is no count")
 
 
 def list_runs(output: str) -> list[dict[str, Any]]:
