@@ -9,6 +9,8 @@ from rich.text import Text
 _STYLES = {"current": "", "deprecated": "yellow", "overdue": "yellow", "retired": "dim"}
 #: Columns of a terminal that shows each ability in a column of its own.
 _WIDE = 110
+#: Terminals below this width get names, prices and ends alone, for no name and no price may be cut.
+_TIGHT = 72
 _LEGEND = (
     "Tokens in thousands (k) or millions (M); prices in US dollars per million tokens, in / out. "
     "A dash: not known, and then nothing is refused for it. ends: the day from which it is not served; with a question "
@@ -25,7 +27,8 @@ def draw_models(facts: dict[str, Any], console: Console) -> None:
         listed = [model for model in models if model["provider"] == provider]
         shown = [model for model in listed if model["status"] != "retired" or model["is_jobs"]]
         console.print(_heading(provider, listed))
-        console.print(_table(shown, is_wide=console.width >= _WIDE))
+        is_tight = console.width < _TIGHT
+        console.print(_short_table(shown) if is_tight else _table(shown, is_wide=console.width >= _WIDE))
         gone = [model["name"] for model in listed if model not in shown]
         if gone:
             console.print(Text(f"Retired: {', '.join(gone)}", style="dim"))
@@ -33,7 +36,7 @@ def draw_models(facts: dict[str, Any], console: Console) -> None:
     if facts["job"] is not None and any(model["is_jobs"] for model in models):
         console.print(Text.assemble(("> ", "bold green"), f"the model of {facts['job']}"))
     console.print(Text(_LEGEND, style="dim"))
-    if console.width < _WIDE:
+    if _TIGHT <= console.width < _WIDE:
         console.print(Text(_LETTERS, style="dim"))
     console.print(Text(_OWN, style="dim"))
 
@@ -68,6 +71,17 @@ def _table(models: list[dict[str, Any]], *, is_wide: bool) -> Table:
             _price(prices["batch"]),
             _end(model),
         )
+    return table
+
+
+def _short_table(models: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
+    table.add_column("model", overflow="fold")
+    table.add_column("real time", justify="right", no_wrap=True)
+    table.add_column("ends", no_wrap=True)
+    for model in models:
+        name = Text.assemble(("> ", "bold green") if model["is_jobs"] else "", model["name"])
+        table.add_row(name, _price(model["usd_per_million_tokens"]["real_time"]), _end(model))
     return table
 
 

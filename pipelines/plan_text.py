@@ -12,6 +12,8 @@ from pipelines.text import duration, money, number, plural
 
 #: Terminals up to this width get narrower gaps.
 _NARROW = 100
+#: Terminals below this width get the ways one below the other, for no amount may be cut.
+_TIGHT = 64
 
 
 def draw_plan(plan: dict[str, Any], console: Console) -> None:
@@ -98,25 +100,39 @@ def _tokens_text(tokens: dict[str, Any]) -> str:
 
 def _ways_table(plan: dict[str, Any], width: int) -> Table:
     """Lay real time and batch side by side: the way the run would go is marked."""
+    is_batch, batch = plan["route"]["chosen"] == "batch", plan["batch"]
+    ways = [_way("Real time", plan["cost_usd"], _span(plan["time"]), is_chosen=not is_batch)]
+    if batch["available"]:
+        ways.append(_way("Batch", batch["cost_usd"], _wait(batch["time"]), is_chosen=is_batch))
+    names = ("expected", "at least", "at most")
+    if width < _TIGHT:
+        return _stacked(ways, (*names, "time"))
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3 if width > _NARROW else 2, 0, 0))
     table.add_column("", no_wrap=True)
-    for name in ("expected", "at least", "at most"):
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("time", overflow="fold")
-    is_batch = plan["route"]["chosen"] == "batch"
-    _add_way(table, "Real time", plan["cost_usd"], _span(plan["time"]), is_chosen=not is_batch)
-    batch = plan["batch"]
-    if batch["available"]:
-        _add_way(table, "Batch", batch["cost_usd"], _wait(batch["time"]), is_chosen=is_batch)
+    for way in ways:
+        table.add_row(*way)
     return table
 
 
-def _add_way(table: Table, name: str, cost: dict[str, str | None], time: str, *, is_chosen: bool) -> None:
+def _stacked(ways: list[list[Text]], names: tuple[str, ...]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, *cells in ways:
+        table.add_row(title, "")
+        for name, cell in zip(names, cells, strict=True):
+            table.add_row(Text(f"    {name}", style="dim"), cell)
+    return table
+
+
+def _way(name: str, cost: dict[str, str | None], time: str, *, is_chosen: bool) -> list[Text]:
     mark, style = ("> ", "bold") if is_chosen else ("  ", "")
-    cells = [money(cost["expected"]), money(cost["low"]), money(cost["high"]) if cost["high"] else _no_bound(cost)]
-    table.add_row(
-        Text(mark + name, style=style), Text(cells[0], style="bold green" if is_chosen else ""), *cells[1:], time
-    )
+    most = money(cost["high"]) if cost["high"] else _no_bound(cost)
+    expected = Text(money(cost["expected"]), style="bold green" if is_chosen else "")
+    return [Text(mark + name, style=style), expected, *(Text(cell) for cell in (money(cost["low"]), most, time))]
 
 
 def _no_bound(cost: dict[str, str | None]) -> str:

@@ -21,6 +21,8 @@ _ALL = ("rows", "enriched", "dead", "pending", "calls", "cost", "time")
 _NARROW = ("rows", "enriched", "dead", "cost")
 #: Terminals below this width get the _NARROW columns.
 _WIDE = 105
+#: Terminals below this width get the cost alone, uncut, and run ids on two lines where they must.
+_TIGHT = 80
 
 
 def draw_status(status: dict[str, Any], console: Console) -> None:
@@ -95,9 +97,9 @@ def _batches_table(batches: list[dict[str, Any]], width: int) -> Table:
 
 
 def _runs_table(runs: list[dict[str, Any]], width: int) -> Table:
-    columns = _NARROW if width < _WIDE else _ALL
+    columns = ("cost",) if width < _TIGHT else _NARROW if width < _WIDE else _ALL
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("run", no_wrap=True)
+    table.add_column("run", overflow="fold", no_wrap=width >= _TIGHT)
     table.add_column("status", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)

@@ -108,6 +108,17 @@ def test_a_narrow_terminal_keeps_the_prices(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_a_very_narrow_terminal_cuts_no_name_and_no_price() -> None:
+    """Names may take two lines; what there is no room for is left out, not cut."""
+    facts = list_models("anthropic", None, TODAY)
+    text = drawn(facts, 40)
+    assert "…" not in text
+    whole = "".join(line[:17].strip() for line in text.splitlines())
+    shown = [model for model in facts["models"] if model["status"] != "retired"]
+    assert all(model["name"] in whole for model in shown)
+    assert all(len(line) <= 40 for line in text.splitlines())
+
+
 def test_a_provider_that_is_not_listed_is_refused() -> None:
     """With those that are."""
     with pytest.raises(ConfigError, match=r"^gogle has no model manifest; there are: openai, azure_openai, anthropic"):

@@ -14,6 +14,7 @@ from pipelines.job import load_job
 from pipelines.plan import make_plan
 from pipelines.plan_text import draw_plan
 from pipelines.prepare import PreparedJob, prepare
+from pipelines.text import money
 from tests.unit.cli_outputs import make_call
 from transforms.storage.inputs import read_rows
 from transforms.storage.ledger import SegmentWriter
@@ -241,6 +242,16 @@ def test_time_is_set_by_the_tightest_limit(
     job = prepared_job(tmp_path, pool=pool).job
     time = estimate_time(job, Load(1000, 8000, 8000, 64_000))
     assert (time["limited_by"], time["high_s"]) == (limited_by, high_s)
+
+
+def test_no_amount_is_cut_on_a_narrow_terminal(tmp_path: Path) -> None:
+    """Both ways stand one below the other then, with their amounts and times whole."""
+    plan = make_plan(prepared_job(tmp_path, "id,text\nA,x\n"))
+    text = drawn(plan, 40)
+    assert "…" not in text
+    assert all(len(line) <= 40 for line in text.splitlines())
+    for way in (plan["cost_usd"], plan["batch"]["cost_usd"]):
+        assert all(money(way[part]) in text for part in ("expected", "low", "high"))
 
 
 @pytest.mark.parametrize("width", [80, 120])

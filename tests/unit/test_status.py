@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pipelines.status import read_status
 from pipelines.status_text import draw_status
+from pipelines.text import money
 from tests.unit.batch_file_builders import WRITERS, make_staged
 from tests.unit.cli_outputs import RUN_1, RUN_2, make_call, row_end, write_run
 from transforms.records.errors import ConfigError
@@ -104,3 +105,14 @@ def test_the_table_fits_the_terminal(output: Path, width: int, shown: bool) -> N
     text = shown_text.get()
     assert RUN_1 in text
     assert ("calls" in text) is shown
+
+
+def test_a_very_narrow_terminal_cuts_no_cost(output: Path) -> None:
+    """The cost is what is looked for; a run's id goes on in the next line."""
+    console = Console(width=40, markup=False)
+    with console.capture() as shown:
+        draw_status(read_status(str(output), now()), console)
+    text = shown.get()
+    assert "…" not in text
+    assert money(read_status(str(output), now())["runs"][-1]["cost_usd"]) in text
+    assert all(len(line) <= 40 for line in text.splitlines())
