@@ -35,6 +35,7 @@ OPERATOR = "operator"
 _REFUSALS = frozenset({FailureKind.AUTH, FailureKind.PERMISSION, FailureKind.QUOTA_EXHAUSTED})
 _CANCELLED = frozenset({BatchStatus.CANCELLING, BatchStatus.CANCELLED})
 _COLLECT = "Run the job to collect its results."
+_GIVEN_UP = "It has no results any more: run the job to give its requests up."
 _REST = {
     "real_time": "is asked again in real time, at its full price",
     "batch": "goes into another batch",
@@ -110,7 +111,8 @@ def _over(entry: BatchEntry) -> _Outcome:
     if entry.collected is not None:
         return _Outcome("ended", f"{says}, by run {entry.collected.run_id}.")
     status = entry.ended.status if entry.ended else ""
-    return _Outcome("ended", f"{says} ({status}).", _COLLECT)
+    then = _GIVEN_UP if status == BatchStatus.GONE else _COLLECT
+    return _Outcome("ended", f"{says} ({status}).", then)
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def _judge_pending(rows: int, pending: list[dict[str, Any]], left: int) -> tuple
         return EXIT_REFUSED, "refused", f"{refused[0]['reason'].rstrip('.')}. {todo}"
     stopped = [entry for entry in pending if entry["kind"] == FailureKind.BUDGET]
     if stopped:
-        todo = f"{plural(rows, 'row')} wait; answered rows are not asked again"
+        todo = f"{plural(rows, 'row')} left; answered rows are not asked again"
         return EXIT_BUDGET, "budget_stop", f"{stopped[0]['reason'].rstrip('.')}. {todo}"
     return (EXIT_PENDING, "pending", _waiting(rows, pending, left)) if rows else None
 

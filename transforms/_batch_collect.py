@@ -65,7 +65,7 @@ class BatchCollector:
                 self._desk.open(ref)
                 yield from self._left(ref, entry, asked, Stop(turn.reason, turn.kind))
             else:
-                members = dict(read_member_ids(self._desk.ledger, entry.key))
+                members = dict(read_member_ids(self._desk.ledger, entry.key, ref.request_count))
                 self._desk.open(ref, members)
                 yield from self._collect(ref, entry, asked, members)
 
@@ -108,19 +108,21 @@ class BatchCollector:
         error = yield from (harvest if budget is None else spend.watch(harvest))
         yield from desk.take_records()
         if error is not None:
-            stop = Stop(desk.say(error.message), error.kind if error.kind in REFUSALS else None)
-            yield from self._left(ref, entry, asked, stop)
+            yield from self._left(ref, entry, asked, error if isinstance(error, Stop) else self._stop(error))
             return
         desk.worker.segment.sync()
         if budget is not None:
             budget.settle_batch(ref, entry.attempt, spend.known_usd, spend.unknown)
         self._close(work)
 
-    def _harvest(self, work: Work) -> Generator[Collectable, None, CallError | None]:
+    def _stop(self, error: CallError) -> Stop:
+        return Stop(self._desk.say(error.message), error.kind if error.kind in REFUSALS else None)
+
+    def _harvest(self, work: Work) -> Generator[Collectable, None, CallError | Stop | None]:
         """Yield all that the results hold, and then what they lack; return why the batch has to be left instead.
 
         Results that are short of what the provider counts are fetched again, by a fresh look at the batch: to take
-        for missing what is only late would be to pay for it twice.
+        for missing what is only late would be to pay for it twice. A run that has to stop meanwhile leaves it, too.
         """
         desk = self._desk
         state = state_of(work.handle, work.ended)
@@ -130,7 +132,8 @@ class BatchCollector:
             if isinstance(fetched, CallError) or self._is_whole(fetched, state):
                 break
             LOG.warning("batch_results_short", extra={"batch_id": work.ref.batch_id})
-            time.sleep(min(_LATE_S, desk.batching.poll_interval * 2**look))
+            if (stop := desk.pause(min(_LATE_S, desk.batching.poll_interval * 2**look))) is not None:
+                return stop
             state = self._newer(work, state)
             fetched = self._fetch(work, state)
         yield from desk.take_records()
@@ -142,11 +145,12 @@ class BatchCollector:
         yield from self._reader.on_record(self._reader.results(work, fetched, ids, orphans))
         for part in fetched:
             Path(part.path).unlink(missing_ok=True)
-        if not work.counts["seen"] and state.completed:
+        if not work.counts["seen"] and state.completed and not _is_one_row_lost(work):
             # Rather wait than pay for all of it again: what is wrong here is not the rows.
             message = (
                 f"the results of batch {work.ref.batch_id} hold none of its requests, though the provider counts "
-                f"{state.completed} as done; nothing is sent again: run the job again, or ask the provider"
+                f"{state.completed} as done; nothing is sent again: run the job again, ask the provider, or, if they "
+                f"are lost, say so: rowbeam batches OUTPUT --resolve {work.entry.key[:12]} --as gone"
             )
             return CallError(FailureKind.MISSING_RESULT, message)
         yield from self._reader.on_record(self._reader.missing(work, ids, orphans))
@@ -206,3 +210,8 @@ class BatchCollector:
         for packed in work.asked.rest():
             request = unpack(packed)
             yield failed(request, FailureKind.RESULTS_GONE, _GONE, None, self._desk.settings.run_id)
+
+
+def _is_one_row_lost(work: Work) -> bool:
+    """Whether a batch of one request lacks its line and nothing else: no more than a row that a larger one lacks."""
+    return len(work.members) == 1 and not work.counts["malformed"]

@@ -19,6 +19,7 @@ from transforms import _worker
 from transforms.providers import make_batch_api
 from transforms.providers.batch_base import BatchApi, CreateFacts
 from transforms.providers.batch_client import BatchClient, HttpExchange
+from transforms.providers.session import Stop
 from transforms.records.batch import BatchRef
 from transforms.records.call import BatchEnded, BatchOpened, CallRecord, CallStatus, CallType, CostSource
 from transforms.records.errors import InternalError
@@ -39,6 +40,8 @@ _opened: set[tuple[str, str]] = set()
 _resumed: set[tuple[str, str]] = set()
 _PROCESS = secrets.token_hex(2)
 _lock = threading.Lock()
+#: How long a pause goes on before it looks whether the run has to stop, seconds.
+_NAP_S = 0.2
 
 
 @dataclass(slots=True)
@@ -93,6 +96,18 @@ class BatchDesk:
     def name(self) -> str:
         """The provider's name."""
         return self.worker.provider.name
+
+    def pause(self, seconds: float) -> Stop | None:
+        """Wait, but not on once the run has to stop; return that stop. A spent budget stops no batch in flight."""
+        until_s = time.monotonic() + seconds
+        while True:
+            stop = self.worker.pool.stop
+            if stop is not None and stop.kind is not FailureKind.BUDGET:
+                return stop
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return None
+            time.sleep(min(left_s, _NAP_S))
 
     def take_records(self) -> list[CallRecord]:
         """Return the records made while serving the last batch, for the audit; they are in the ledger already."""

@@ -1,7 +1,8 @@
 """Requests of a batch that the run that collects it does not ask: rows that left the input, or a prompt that changed."""
 
+from transforms.records.errors import InternalError
 from transforms.records.request import Lane, ModelRequest, Prompt, PromptHashes
-from transforms.storage.batch_ledger import MemberLine, RequestLines, read_members
+from transforms.storage.batch_ledger import MemberLine, RequestLines, read_members, requests_path
 
 
 class Orphans:
@@ -23,10 +24,20 @@ class Orphans:
         )
 
     def body(self, custom_id: str) -> bytes:
-        """Return the request's line as it was sent."""
+        """Return the request's line as it was sent.
+
+        Raises:
+            InternalError: the request file is missing or too short.
+        """
         member = self._member(custom_id)
         if self._lines is None:
-            self._lines = RequestLines(self._ledger, self._key)
+            try:
+                self._lines = RequestLines(self._ledger, self._key)
+            except FileNotFoundError as error:
+                raise InternalError(
+                    f"{requests_path(self._ledger, self._key)} is missing, and the input lacks rows that were asked "
+                    f"in it; restore the file from a backup, or run the job with those rows again"
+                ) from error
         return self._lines.line(member.offset, member.length)
 
     def _member(self, custom_id: str) -> MemberLine:

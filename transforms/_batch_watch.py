@@ -108,7 +108,6 @@ class BatchWatcher:
 
     def _seen(self, ref: BatchRef, entry: BatchEntry, handle: Handle, state: BatchState) -> BatchTurn:
         desk = self._desk
-        self._failed_looks.pop(ref.batch_key, None)
         board.state(ref, state, desk.api.shows_progress, handle.submitted_at_s)
         if not state.is_known and state.raw_status not in self._warned:
             self._warned.add(state.raw_status)
@@ -121,6 +120,8 @@ class BatchWatcher:
         self._not_found_looks.pop(ref.batch_key, None)
         if state.is_terminal:
             return self._ended(ref, entry, handle, state)
+        # Not before: looks at the results of an ended batch fail one after another, too.
+        self._failed_looks.pop(ref.batch_key, None)
         late = time.time() - handle.submitted_at_s > desk.batching.deadline
         if late and (left := self._give_up(ref, entry, handle)):
             return left
@@ -195,7 +196,12 @@ class BatchWatcher:
                 return fetched
             ours = {member.custom_id for member in read_members(desk.ledger, ref.batch_key)}
             lines = (desk.api.read_line(line) for part in fetched for line in read_lines(part.path))
-            return any(line.custom_id in ours for line in islice(lines, _LINES_TO_TELL))
+            told = {line.custom_id for line in islice(lines, _LINES_TO_TELL)} - {None}
+        if not told and state.completed:
+            # An empty page proves nothing: to disown our own batch is to pay for it twice.
+            message = f"they name no request, though the provider counts {state.completed} as done"
+            return CallError(FailureKind.MISSING_RESULT, message)
+        return not told.isdisjoint(ours)
 
     def _give_up(self, ref: BatchRef, entry: BatchEntry, handle: Handle) -> BatchTurn | None:
         """Act on the deadline: leave the batch, or have it cancelled; None: go on waiting for its end."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.storage.batch_ledger import read_members
+from transforms.storage.batch_ledger import read_entry, read_members
 from transforms.storage.ledger import pack_in_flight
 
 
@@ -42,5 +42,8 @@ class _ReadMembersDoFn(beam.DoFn):
 
     def process(self, key: str) -> Iterator[tuple[str, bytes]]:
         mark = pack_in_flight(key)
-        for member in read_members(self._ledger, key):
+        entry = read_entry(self._ledger, key)
+        # What a cut file lacked would pass for fresh, and be paid for twice.
+        request_count = None if entry is None else entry.staged.request_count
+        for member in read_members(self._ledger, key, request_count):
             yield member.request_id, mark

@@ -68,6 +68,7 @@ def _faults(draw: random.Random, *, by_batch: bool) -> dict[str, Any]:
             {"reject": 1},
             {"expire_at": 0.6},
             {"status_zero": 0.1},
+            {"missing": 0.1},
             {"duplicate": 0.1, "unknown": 0.1},
             {"create_error": 1, "status_error": 2},
             {"late_token_limit": 1},

@@ -2,10 +2,19 @@
 
 from typing import Any
 
-from tests.conformance.batch_jobs import Workshop, assert_all_once, assert_paid
+import orjson
+
+from tests.conformance.batch_jobs import Asked, Gate, Workshop, assert_all_once, assert_paid
 from tests.conformance.jobs import plain_rows
 
 _SMALL = {"max_requests": 10}
+
+
+def _unfinished(asked: Asked, body: bytes) -> bytes:
+    """Return a batch's state as one that has not ended."""
+    if asked.method != "GET" or "/batches/" not in asked.path:
+        return body
+    return orjson.dumps({**orjson.loads(body), "status": "in_progress"})
 
 
 def _most_at_once(events: list[dict[str, Any]]) -> int:
@@ -50,16 +59,19 @@ def test_batches_per_hour_hold_back_until_the_deadline(workshop: Workshop) -> No
 
 def test_what_is_held_back_is_left_by_a_run_that_detaches(workshop: Workshop) -> None:
     """Detached runs leave batches at the provider and batches held back; the next ones collect and send the rest (P1, P2)."""
-    workshop.write("openai", 30, batching={**_SMALL, "detach": True})
-    first = workshop.run("batching.batches_per_hour=2")
-    assert (first.exit_code, first.summary["rows"]["pending"]) == (5, 30)
-    reasons = " ".join(entry["reason"] for entry in first.summary["pending_reasons"])
-    assert "is not submitted yet" in reasons
-    assert workshop.sandbox.bill()["batch_count"] == 2
-    statuses = workshop.output.values("select status from {batches}")
-    assert sorted(set(statuses)) == ["held_back", "submitted"]
-    workshop.sandbox.wait_for_event("create_replied", count=2)
-    assert_all_once(workshop.run("batching.detach=false"), 30)
+    with Gate(workshop.sandbox) as gate:
+        # However slow the run: to it no batch has ended.
+        gate.rewrite = _unfinished
+        workshop.write("openai", 30, gate=gate, batching={**_SMALL, "detach": True})
+        first = workshop.run("batching.batches_per_hour=2")
+        assert (first.exit_code, first.summary["rows"]["pending"]) == (5, 30)
+        reasons = " ".join(entry["reason"] for entry in first.summary["pending_reasons"])
+        assert "is not submitted yet" in reasons
+        assert workshop.sandbox.bill()["batch_count"] == 2
+        statuses = workshop.output.values("select status from {batches}")
+        assert sorted(set(statuses)) == ["held_back", "submitted"]
+        gate.rewrite = lambda _asked, body: body
+        assert_all_once(workshop.run("batching.detach=false"), 30)
     bill = workshop.sandbox.bill()
     assert (bill["batch_billed"], bill["accepted"], bill["paid_twice"]) == (30, 0, 0)
 

@@ -5,7 +5,7 @@ import pytest
 from tests.conformance.batch_jobs import KEY, Gate, Workshop, assert_all_once, assert_paid
 from tests.conformance.jobs import plain_rows
 from tests.conformance.turnstile import Answer
-from transforms.providers import batch_openai
+from transforms.providers import batch_client, batch_openai
 from transforms.records.errors import ConfigError
 
 _OVERLOADED: dict[str, object] = {"error": {"message": "The server is overloaded.", "type": "server_error"}}
@@ -66,8 +66,12 @@ def test_where_the_batch_api_is_not_to_be_had_rows_go_real_time(workshop: Worksh
     assert not any(entry.is_in_flight for entry in workshop.entries())
 
 
-def test_an_upload_that_keeps_failing_sends_rows_real_time(workshop: Workshop) -> None:
-    """503 on every upload: nothing of the batch exists, so its rows go real time, each paid once (P1, P2)."""
+def test_an_upload_that_keeps_failing_sends_rows_real_time(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 on every upload: nothing of the batch exists, so its rows go real time, each paid once (P1, P2).
+
+    Each of the six uploads would be tried five times, up to two seconds apart on top of what the provider wishes.
+    """
+    monkeypatch.setattr(batch_client, "_UPLOAD_TRIES", 1)
     with Gate(workshop.sandbox) as gate:
         gate.decide = lambda asked: _OUT_OF_ORDER if asked.path.endswith("/files") else None
         workshop.write("openai", gate=gate)

@@ -1,5 +1,6 @@
 """Collecting a batch: results that come late or never, and collections that are repeated or cut off."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -32,6 +33,7 @@ from tests.stages.batch_stage_desk import (
     unanswered,
 )
 from tests.unit.batch_server import BatchServer, answer, serving
+from transforms.providers.session import Stop
 from transforms.records.batch import Turn
 from transforms.records.call import CallType
 from transforms.records.failure import FailureKind
@@ -177,3 +179,33 @@ def test_results_without_a_single_request_are_not_paid_for_again(server: BatchSe
     items = run.collect(run.step(ref, 3))
     assert ends(items) == {"pending": 3}
     assert run.entry(ref).phase is Phase.ENDED
+
+
+def test_a_run_that_stops_does_not_wait_for_late_results(server: BatchServer, make_run: MakeRun) -> None:
+    """The batch is left at once, none of it asked again; once the run may go on, its results are collected (P2, P3)."""
+    asked, run = make_requests(6), make_run(poll_interval=60.0)
+    lines = [ok_line(request) for request in asked]
+    finish_batch(server, lines)
+    server.on("GET", OUTPUT, answer(200, b"".join(lines[:3])), answer(200, b"".join(lines)))
+    turn = run.step(run.stage(asked), 3)
+    pool = run.desk.worker.pool
+    pool.stop = Stop("another run has taken the output over", None)
+    begun = time.monotonic()
+    left = run.collect(turn)
+    assert time.monotonic() - begun < 10
+    assert {one.reason for one in pending(left)} == {"another run has taken the output over"}
+    assert ends(left) == {"pending": 6}
+    assert run.entry(turn.ref).phase is Phase.ENDED
+    pool.stop = None
+    assert ends(run.collect(turn)) == {"ok": 6}
+
+
+def test_a_spent_budget_does_not_end_the_wait_for_late_results(server: BatchServer, make_run: MakeRun) -> None:
+    """What is in flight is paid for already, so it is collected also when nothing more may be sent (P3)."""
+    asked, run = make_requests(6), make_run()
+    lines = [ok_line(request) for request in asked]
+    finish_batch(server, lines)
+    server.on("GET", OUTPUT, answer(200, b"".join(lines[:3])), answer(200, b"".join(lines)))
+    turn = run.step(run.stage(asked), 3)
+    run.desk.worker.pool.stop = Stop("the budget has no room", FailureKind.BUDGET)
+    assert ends(run.collect(turn)) == {"ok": 6}

@@ -209,6 +209,8 @@ def test_damaged_members_and_requests_are_named(ledger: str) -> None:
     (requests / f"{KEY}.jsonl").write_bytes(b"0123456789")
     with pytest.raises(InternalError, match=r"members\.jsonl, line 1, is damaged \(KeyError"):
         list(ledger_files.read_members(ledger, KEY))
+    with pytest.raises(InternalError, match=r"members\.jsonl is missing; restore the file from a backup"):
+        list(ledger_files.read_members(ledger, _OTHER_KEY))
     assert ledger_files.request_line(ledger, KEY, 2, 8) == b"23456789"
     with pytest.raises(InternalError, match="ends before byte 11"):
         ledger_files.request_line(ledger, KEY, 3, 8)

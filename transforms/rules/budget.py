@@ -15,7 +15,6 @@ from typing import Literal
 
 from transforms.records.request import Prompt
 
-UNITS_PER_USD = 10**12
 #: Tokens that chat formats may add to a request, and to each of its turns; providers.md names three to seven a turn.
 REQUEST_TOKENS = 32
 TURN_TOKENS = 16

@@ -62,38 +62,55 @@ def member_line(member: MemberLine) -> bytes:
     return orjson.dumps(member, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def read_members(ledger: str, key: str) -> Iterator[MemberLine]:
+def read_members(ledger: str, key: str, request_count: int | None = None) -> Iterator[MemberLine]:
     """Yield the requests of a batch in the order of its request file, in flat memory.
 
+    Args:
+        ledger: the ledger's folder.
+        key: of the batch.
+        request_count: how many there must be, where the caller knows: those that a cut file lacks would be sent again.
+
     Raises:
-        FileNotFoundError: the batch is not staged.
-        InternalError: the file is damaged.
+        InternalError: the file is missing or damaged, or holds another number; at the end, where it is too short.
     """
-    path = members_path(ledger, key)
-    with Path(path).open("rb", buffering=_READ_BUFFER_BYTES) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield _member(line)
-            except (ValueError, KeyError, TypeError) as error:
-                raise InternalError(
-                    f"{path}, line {number}, is damaged ({type(error).__name__}: {error}); restore the file from a "
-                    f"backup: without it the results of batch {key} can't be told apart"
-                ) from error
+    for number, line in _lines(ledger, key, request_count):
+        try:
+            yield _member(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(ledger, key, number, error) from error
 
 
-def read_member_ids(ledger: str, key: str) -> Iterator[tuple[str, str]]:
+def read_member_ids(ledger: str, key: str, request_count: int | None = None) -> Iterator[tuple[str, str]]:
     """Yield (custom_id, request_id) of each request, as `read_members`, for a third of its time."""
-    path = members_path(ledger, key)
-    with Path(path).open("rb", buffering=_READ_BUFFER_BYTES) as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                member = orjson.loads(line)
-                yield member["custom_id"], member["request_id"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InternalError(
-                    f"{path}, line {number}, is damaged ({type(error).__name__}: {error}); restore the file from a "
-                    f"backup: without it the results of batch {key} can't be told apart"
-                ) from error
+    for number, line in _lines(ledger, key, request_count):
+        try:
+            member = orjson.loads(line)
+            yield member["custom_id"], member["request_id"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(ledger, key, number, error) from error
+
+
+def _lines(ledger: str, key: str, request_count: int | None) -> Iterator[tuple[int, bytes]]:
+    """Yield the numbered lines of a members file."""
+    path, number = members_path(ledger, key), 0
+    try:
+        file = Path(path).open("rb", buffering=_READ_BUFFER_BYTES)  # noqa: SIM115 - closed by the block below
+    except FileNotFoundError as error:
+        raise InternalError(f"{path} is missing; {_cure(key)}") from error
+    with file:
+        for number, line in enumerate(file, 1):
+            yield number, line
+    if request_count is not None and number != request_count:
+        raise InternalError(f"{path} has {number:,} lines for {request_count:,} requests; {_cure(key)}")
+
+
+def _damaged(ledger: str, key: str, number: int, error: Exception) -> InternalError:
+    what = f"{members_path(ledger, key)}, line {number}, is damaged ({type(error).__name__}: {error})"
+    return InternalError(f"{what}; {_cure(key)}")
+
+
+def _cure(key: str) -> str:
+    return f"restore the file from a backup: without it the results of batch {key} can't be told apart"
 
 
 class RequestLines:
