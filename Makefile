@@ -6,6 +6,9 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3.14 python
   "$$name" -c '$(IS_NEW_ENOUGH)' >/dev/null 2>&1 && echo "$$name" && break; done)
 TEST_PROCESSES ?= 2
 
+# Tests start many processes: where the environment forbids bytecode, each would compile all it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 SOURCES := pipelines transforms tests
@@ -23,7 +26,7 @@ test: $(READY) ## Run the test suite
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m "not soak" tests --ignore=tests/benchmarks --ignore=tests/engines
 
 soak: $(READY) ## Run the longer tests: every provider killed at every step, and again and again
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m soak tests/faults
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m soak tests --ignore=tests/benchmarks --ignore=tests/engines
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check $(SOURCES) setup.py

@@ -10,9 +10,6 @@ from transforms.records.errors import InternalError
 from transforms.rules.redaction import REDACTED
 from transforms.storage.run_chain import read_retention, retention_paths
 
-_TIMES = ("dropped_at", "applied_at", "ran_at", "at", "started_at", "date")
-_ACTORS = ("by", "command", "tool", "version")
-
 
 def read_retentions(output: str, run_ids: Iterable[str]) -> list[dict[str, Any]]:
     """Return what dropped payloads of these runs: {"run_id", "file", "at", "by"}, oldest first."""
@@ -22,10 +19,9 @@ def read_retentions(output: str, run_ids: Iterable[str]) -> list[dict[str, Any]]
             facts = read_retention(output, path)
         except InternalError:  # `rowbeam verify` tells of it
             facts = {}
-        times = [facts[name] for name in _TIMES if facts.get(name)]
-        actors = [str(facts[name]) for name in _ACTORS if facts.get(name)]
-        at = str(times[0]) if times else None
-        found.append({"run_id": path.split("/")[1], "file": path, "at": at, "by": ", ".join(actors) or None})
+        at, rule = facts.get("forgotten_at"), facts.get("rule", {}).get("older_than")
+        by = None if rule is None else f"rowbeam {facts.get('rowbeam') or 'from source'} forget, older than {rule}"
+        found.append({"run_id": path.split("/")[1], "file": path, "at": at, "by": by})
     return sorted(found, key=lambda one: (str(one["at"]), str(one["file"])))
 
 

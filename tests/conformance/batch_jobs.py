@@ -10,12 +10,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import duckdb
 import orjson
 
 from pipelines.sandbox.server import RunningSandbox
 from pipelines.summary import RunResult
-from tests.conformance.jobs import BROKEN_REFERENCES, MODEL, Output, merge, plain_rows, run, write_csv, write_job
+from tests.conformance.jobs import (
+    BROKEN_REFERENCES,
+    MODEL,
+    Output,
+    database,
+    merge,
+    plain_rows,
+    run,
+    write_csv,
+    write_job,
+)
 from tests.conformance.turnstile import Answer
 from transforms.storage.batch_entry import BatchEntry
 from transforms.storage.batch_ledger import list_entries
@@ -46,14 +55,17 @@ _BROKEN = BROKEN_REFERENCES | {
 def broken_batch_references(folder: Path) -> dict[str, list[Any]]:
     """Return what does not resolve in the audit of all runs of an output, by reference; empty when all is well."""
     names = ("runs", "batches", "batch_members", "calls", "rows")
-    found = {}
-    with duckdb.connect() as database:
+    parts = [
+        f"select '{name}', list(broken) from ({sql.format(**{name: name for name in names})}) as broken"  # noqa: S608 - our own words
+        for name, sql in _BROKEN.items()
+    ]
+    # Temporary tables belong to the cursor, so that they end with it.
+    with database().cursor() as cursor:
         for name in names:
             files = f"read_parquet('{folder}/runs/*/audit/{name}/*.parquet', hive_partitioning = false)"
-            database.execute(f"create table {name} as from {files}")
-        for name, sql in _BROKEN.items():
-            found[name] = database.execute(sql.format(**{name: name for name in names})).fetchall()
-    return {name: ids for name, ids in found.items() if ids}
+            cursor.execute(f"create temp table {name} as from {files}")
+        found = cursor.execute(" union all ".join(parts)).fetchall()
+    return {name: ids for name, ids in found if ids}
 
 
 class Workshop:

@@ -1,9 +1,11 @@
 """What tests of whole runs share: inputs, job files, runs, and their outputs read back by DuckDB."""
 
+import atexit
 import csv
 import random
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,14 @@ def run(job: Path, *overrides: str, runner: str = "FnApiRunner") -> RunResult:
     return run_job(RunRequest(load_job(str(job), overrides), [f"--runner={runner}"]))
 
 
+@cache
+def database() -> Any:
+    """Return the process's database, to be used by way of a cursor: opening one takes longer than most queries."""
+    # DuckDB complains of what outlives it, be it a type in an annotation.
+    atexit.register(database.cache_clear)
+    return duckdb.connect(config={"threads": 1, "enable_external_file_cache": False})
+
+
 class Output:
     """An output folder read back; every method reads the files anew."""
 
@@ -101,8 +111,8 @@ class Output:
         """Run SQL in which {calls}, {rows} ... stand for the audit tables of all runs, and $1 ... for values."""
         names = ("runs", "batches", "batch_members", "calls", "rows")
         found = {name: self._parquet(f"runs/*/audit/{name}") for name in names}
-        with duckdb.connect() as database:
-            cursor = database.execute(sql.format(**found), values)
+        with database().cursor() as cursor:
+            cursor.execute(sql.format(**found), values)
             columns = [column[0] for column in cursor.description]
             return [dict(zip(columns, values, strict=True)) for values in cursor.fetchall()]
 

@@ -12,6 +12,7 @@ from pipelines.sandbox.faults import FaultPlan
 from pipelines.sandbox.server import RunningSandbox
 from pipelines.summary import RunResult
 from tests.conformance.jobs import Output, broken_references, exact_sum, review_rows, run, write_csv, write_job
+from tests.conformance.verified_outputs import findings
 
 #: A fifth in all. A 429 or 503 holds the whole pool back for a second or two, as it should, so these are few.
 _FAULTS = FaultPlan(
@@ -83,6 +84,11 @@ def test_every_kind_of_fault_happened(faulty: _FaultyRun) -> None:
 def test_every_reference_of_the_audit_resolves(faulty: _FaultyRun) -> None:
     """No row, call, batch or member points at nothing, and call_index counts 0..n-1 in each batch (P5)."""
     assert broken_references(faulty.output) == {}
+
+
+def test_the_output_proves_itself(faulty: _FaultyRun) -> None:
+    """Hashes, references, rows and money hold by `rowbeam verify`, as of every output (P5)."""
+    assert findings(faulty.output.folder) == []
 
 
 def test_cost_in_the_summary_is_the_exact_sum_over_calls(faulty: _FaultyRun) -> None:

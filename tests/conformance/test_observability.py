@@ -25,7 +25,9 @@ def test_spans_and_metrics_are_those_of_the_audit(make_job, output, sandbox, run
     sums = {attributes(point)["gen_ai.token.type"]: point.sum for point in points}
     assert sums == {"input": result.summary["tokens"]["input"], "output": result.summary["tokens"]["output"]}
     failed = sum(call["outcome"] == "server_error" for call in calls)
-    errors = [point.count for point in told.points("gen_ai.client.operation.duration") if "error.type" in attributes(point)]
+    errors = [
+        point.count for point in told.points("gen_ai.client.operation.duration") if "error.type" in attributes(point)
+    ]
     assert sum(errors) == failed > 0
     text = Path(output.folder, "runs", run_id, "metrics.prom").read_text(encoding="utf-8")
     samples = {

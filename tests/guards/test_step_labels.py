@@ -84,6 +84,7 @@ def pipeline(path: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from pipelines.enrich import EnrichRows
     from pipelines.job import load_job
     from pipelines.prepare import prepare
+    from pipelines.runners import remembered_signatures
 
     output = tmp_path_factory.mktemp("labels")
     (output / "ledger" / "answers").mkdir(parents=True)
@@ -95,7 +96,8 @@ def pipeline(path: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     if path == "batch":
         prepared = replace(prepared, open_batches=["0" * 64])
     pipeline = beam.Pipeline()
-    pipeline | "EnrichRows" >> EnrichRows(prepared)
+    with remembered_signatures():
+        pipeline | "EnrichRows" >> EnrichRows(prepared)
     return pipeline
 
 

@@ -284,7 +284,8 @@ def test_a_detached_run_leaves_batches_that_are_listed_and_cancelled(tmp_path: P
     (tmp_path / "rows.csv").write_text("id,text\nA,good\nB,bad\n", encoding="utf-8")
     model = {"provider": "openai", "name": "gpt-4o-mini", "base_url": slow.base_url("openai")}
     (tmp_path / "job.yaml").write_bytes(orjson.dumps(JOB | {"model": model}))
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(tmp_path / "job.yaml"), "--detach", "--json"]
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(tmp_path / "job.yaml")]
+    command += ["--detach", "--json", "--no-report"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 5, done.stderr
     run_id = orjson.loads(done.stdout)["run_id"]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.csv_builders import letters_of, read, rows_of
 from transforms.records.errors import InputError
-from transforms.records.failure import DeadLetter, FailureKind, Stage
+from transforms.records.failure import FailureKind, Stage
 from transforms.records.row import RawRow
 from transforms.records.settings import InputSettings
 from transforms.storage import csv_rows, input_lines
@@ -22,25 +23,6 @@ from transforms.storage.inputs import expand, input_schema, read_rows
 def folder(tmp_path_factory):
     """One folder for files that a test writes over."""
     return tmp_path_factory.mktemp("csv")
-
-
-def read(folder, data, name="x.csv", **options):
-    """Write a file and read all of it."""
-    path = folder / name
-    path.write_bytes(data)
-    job_input = InputSettings(path=str(path), **options)
-    files = expand(job_input, str(folder))
-    return list(read_rows(files[0], job_input, input_schema(files, job_input)))
-
-
-def rows_of(results):
-    """Give the values of the good rows."""
-    return [list(row.values.values()) for row in results if isinstance(row, RawRow)]
-
-
-def letters_of(results):
-    """Give the dead letters."""
-    return [row for row in results if isinstance(row, DeadLetter)]
 
 
 @pytest.mark.parametrize(

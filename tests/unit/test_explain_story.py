@@ -171,7 +171,11 @@ def test_a_run_killed_while_it_closed_is_told_once(tmp_path: Path) -> None:
 def test_a_text_dropped_by_retention_is_told_with_its_date_and_hash(tmp_path: Path) -> None:
     """Where the job kept payloads, a hash in their place means they were dropped; the record says when."""
     write_one(tmp_path, make_call(0, "q1", request_json=HASHED, response_json=HASHED))
-    record = {"run_id": RUN_1, "dropped_at": "2026-12-21T00:00:00Z", "files": [], "previous": None}
+    record = {
+        "run_id": RUN_1, "forgotten_at": "2026-12-21T00:00:00Z", "files": [], "rowbeam": "0.1.0",
+        "rule": {"older_than": "30d", "answers": False, "dead_letters": False},
+        "previous": {"run_id": RUN_1, "manifest_sha256": "a" * 64},
+    }  # fmt: skip
     (tmp_path / "runs" / RUN_1 / "retention-1.json").write_bytes(orjson.dumps(record))
     story = explain_row(str(tmp_path), "R1")
     assert "the text was dropped on 2026-12-21 00:00:00 UTC" in story["prompt"]["note"]
