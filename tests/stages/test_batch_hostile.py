@@ -1,7 +1,6 @@
 """What a damaged ledger or an empty page must not lead to: requests of a batch in flight sent once more, or disowned."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,29 +14,14 @@ from tests.stages.batch_stage_desk import (
     finish_batch,
     make_requests,
     ok_line,
-    open_runs,
     take_batch,
 )
-from tests.unit.batch_server import BatchServer, Step, answer, serving
+from tests.unit.batch_server import BatchServer, Step, answer
 from transforms.read_batches import _ReadMembersDoFn
 from transforms.records.batch import BatchRef, Turn
 from transforms.records.errors import InternalError
 from transforms.storage.batch_entry import Handle, Intent, Phase
 from transforms.storage.batch_ledger import create_intent, members_path, record_handle, requests_path
-
-
-@pytest.fixture
-def server() -> Iterator[BatchServer]:
-    """Stand in for the provider."""
-    with serving() as one:
-        yield one
-
-
-@pytest.fixture
-def make_run(server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeRun]:
-    """Make runs of one job."""
-    with open_runs(server, tmp_path, monkeypatch) as make:
-        yield make
 
 
 def _found_by_time(run: RunDesk, count: int) -> BatchRef:

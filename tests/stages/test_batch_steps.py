@@ -3,9 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -22,30 +20,15 @@ from tests.stages.batch_stage_desk import (
     finish_batch,
     make_requests,
     ok_line,
-    open_runs,
     pending,
     state,
     take_batch,
 )
-from tests.unit.batch_server import BatchServer, answer, reset, serving
+from tests.unit.batch_server import BatchServer, answer, reset
 from transforms.poll_batches import OneWatcherTracker
 from transforms.records.batch import Turn
 from transforms.storage.batch_entry import Handle, Intent, Phase
 from transforms.storage.batch_ledger import create_intent, record_handle
-
-
-@pytest.fixture
-def server() -> Iterator[BatchServer]:
-    """Stand in for the provider."""
-    with serving() as one:
-        yield one
-
-
-@pytest.fixture
-def make_run(server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeRun]:
-    """Make runs of one job."""
-    with open_runs(server, tmp_path, monkeypatch) as make:
-        yield make
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99, 1.0])

@@ -2,10 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from decimal import Decimal
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,32 +24,17 @@ from tests.stages.batch_stage_desk import (
     finish_batch,
     make_requests,
     ok_line,
-    open_runs,
     pending,
     state,
     take_batch,
     unanswered,
 )
-from tests.unit.batch_server import BatchServer, answer, serving
+from tests.unit.batch_server import BatchServer, answer
 from transforms.providers.session import Stop
 from transforms.records.batch import Turn
 from transforms.records.call import CallType
 from transforms.records.failure import FailureKind
 from transforms.storage.batch_entry import Phase
-
-
-@pytest.fixture
-def server() -> Iterator[BatchServer]:
-    """Stand in for the provider."""
-    with serving() as one:
-        yield one
-
-
-@pytest.fixture
-def make_run(server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeRun]:
-    """Make runs of one job."""
-    with open_runs(server, tmp_path, monkeypatch) as make:
-        yield make
 
 
 def test_a_short_output_is_fetched_again(server: BatchServer, make_run: MakeRun) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from pipelines.facts_calls import MOST_BUCKETS, bucket_seconds
 from pipelines.run_facts import run_facts
-from pipelines.run_tables import find_run
 from tests.unit.cli_outputs import RUN_1, RUN_2, make_call, row_end, write_run
 from tests.unit.facts_outputs import answered, died, facts_job, write_answers, write_facts_run
 from transforms.records.call import CallStatus, CallType, CostSource
@@ -274,33 +273,6 @@ def test_a_sick_run_has_all_seven_findings(tmp_path: Path) -> None:
     assert all(by_code[code]["rows"] for code in by_code if code != "drift")
     fields = [finding["title"].partition(":")[0] for finding in facts["findings"] if finding["code"] == "drift"]
     assert {"label.stars", "label.sum"} <= set(fields)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        pytest.param("20261121", "is the beginning of 2 runs", id="ambiguous"),
-        pytest.param("2025", "has no run 2025", id="unknown"),
-        pytest.param("", "has no run", id="empty"),
-    ],
-)
-def test_a_run_that_is_not_clear_is_named(tmp_path: Path, name: str, message: str) -> None:
-    """The line says what there is."""
-    for run_id in (RUN_1, RUN_2):
-        write_facts_run(tmp_path, run_id, job=facts_job())
-    with pytest.raises(ConfigError, match=message):
-        find_run(str(tmp_path), name)
-    asked = (RUN_1, RUN_1[:12], "previous", "latest", None)
-    assert [find_run(str(tmp_path), each).run_id for each in asked] == [RUN_1, RUN_1, RUN_1, RUN_2, RUN_2]
-
-
-def test_an_output_without_runs_is_refused(tmp_path: Path) -> None:
-    """So is "previous" where there is one run."""
-    with pytest.raises(ConfigError, match="holds no run"):
-        run_facts(str(tmp_path))
-    write_answers(tmp_path, ["good"])
-    with pytest.raises(ConfigError, match="only one run"):
-        run_facts(str(tmp_path), "previous")
 
 
 @pytest.mark.parametrize("span_s", [0.0, 0.05, 3.0, 61.0, 5000.0, 86_400.0, 3e7])
