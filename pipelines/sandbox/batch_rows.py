@@ -4,6 +4,7 @@ An answer is a function of the inner body, the path it would have in real time, 
 that answers real-time requests. Of each row only some 40 bytes are kept; the rest is read from the request file again.
 """
 
+import time
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -146,9 +147,14 @@ class Dialect(Protocol):
 
 
 class Rows:
-    """What is kept of each row, in the order of the request file."""
+    """What is kept of each row, in the order of the request file.
+
+    Attributes:
+        created: Unix seconds that all answers give as their time: results are the same bytes whenever they are asked for.
+    """
 
     def __init__(self) -> None:
+        self.created = int(time.time())
         self.offsets = array("Q")
         self.lengths = array("I")
         self.hashes = bytearray()
@@ -224,7 +230,7 @@ def answer(rehearsal: Rehearsal, asked: RowAsked, order: Order, rows: Rows, row:
         status, body = house.refuse(refused, exchange_id)
         return (502 if fault is FaultKind.BAD_GATEWAY else status), body
     try:
-        completion = rehearsal.complete(admitted)
+        completion = rehearsal.complete(admitted, rows.created)
     except ValueError as error:
         return house.refuse(Refused(Problem.INVALID, f"Invalid schema: {error}"), exchange_id)
     assert asked.route.api is not None  # noqa: S101 - a question has a format

@@ -212,8 +212,12 @@ class Rehearsal:
                 return Refused(Problem.PROMPT_FILTERED, variant=variant // 2)
         return None
 
-    def complete(self, admitted: Admitted) -> Completion:
+    def complete(self, admitted: Admitted, created: int | None = None) -> Completion:
         """Return the answer; text and tokens are a function of request and seed alone.
+
+        Args:
+            admitted: what is answered.
+            created: Unix seconds that the answer gives as its time; None for now.
 
         Raises:
             ValueError: no answer can satisfy the schema.
@@ -231,7 +235,7 @@ class Rehearsal:
         exchange = derive("id", self.seed, admitted.request_hash, admitted.attempt)
         return Completion(
             f"{exchange:024x}",
-            int(time.time()),
+            int(time.time()) if created is None else created,
             ask.model,
             text,
             finish,

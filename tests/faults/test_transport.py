@@ -88,12 +88,13 @@ def test_connections_are_kept_and_reused():
 
 
 def test_without_a_limit_every_call_gets_its_connection():
-    """The throttle is the only limit: 150 calls at once use 150 connections."""
+    """The throttle is the only limit: 150 calls, none of them answered before all are there, use 150 connections."""
 
     async def run():
-        async with serving((b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", b"\r\nok")) as (server, url):
+        async with serving() as (server, url):
+            server.crowd, server.script = 150, [(server.crowded, http(b"ok"))]
             transport = HttpTransport()
-            results = await asyncio.gather(*(attempt(transport, url) for _ in range(150)))
+            results = await asyncio.gather(*(attempt(transport, url, timeout_s=60.0) for _ in range(150)))
             await transport.close()
             return results, server
 

@@ -21,14 +21,15 @@ def http(body=JSON, *headers, status="200 OK"):
 class Server:
     """Reads whole requests and answers each with the next step of its script; counts what it sees.
 
-    A step is bytes to send, or one of "reset", "close", "hang"; a tuple is several of them. The last one repeats.
+    A step is bytes to send, or one of "reset", "close", "hang", or an event to wait for; a tuple is several of them.
+    The last one repeats. `crowded` is set when request number `crowd` has come.
     """
 
     def __init__(self, script):
         self.script = list(script)
         self.connections = 0
         self.requests = []
-        self.hung = []
+        self.crowd, self.crowded = None, asyncio.Event()
 
     async def serve(self, reader, writer):
         """Answer one connection."""
@@ -40,6 +41,8 @@ class Server:
                     (int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), 0
                 )
                 self.requests.append((head, await reader.readexactly(length)))
+                if len(self.requests) == self.crowd:
+                    self.crowded.set()
                 step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
                 for part in step if isinstance(step, tuple) else (step,):
                     await self.act(part, writer)
@@ -57,6 +60,9 @@ class Server:
             raise ConnectionAbortedError
         if part == "hang":
             await asyncio.sleep(30)
+        if isinstance(part, asyncio.Event):
+            await part.wait()
+            return
         writer.write(part)
         await writer.drain()
         await asyncio.sleep(0.01)

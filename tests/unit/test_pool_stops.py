@@ -100,7 +100,7 @@ def test_a_first_call_that_hangs_does_not_hold_the_rest_for_long(mode, monkeypat
     monkeypatch.setattr("transforms.providers.admission._PROOF_S", 0.1)
 
     async def reply(sent):
-        return await _later(0.5 if sent.name == "hangs" else 0.0, completion("ok"))
+        return await _later(1.5 if sent.name == "hangs" else 0.0, completion("ok"))
 
     script = Script(reply)
     with make_desk(script, mode=mode, max_in_flight=4, bundle_size=1, proven=False) as desk:
@@ -109,7 +109,7 @@ def test_a_first_call_that_hangs_does_not_hold_the_rest_for_long(mode, monkeypat
     waited = [sent.at - script.sent[0].at for sent in script.sent[1:]]
     assert len(waited) == 3
     assert min(waited) >= 0.09
-    assert max(waited) < 0.4
+    assert max(waited) < 1.4
 
 
 async def _later(wait_s, given):
@@ -146,7 +146,7 @@ def test_a_dead_provider_leaves_everything_pending(mode):
     ) as desk:
         started = time.monotonic()
         results = desk.ask([str(n) for n in range(12)])
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
     assert {type(result) for result in results.values()} == {PendingRequest}
     assert {result.kind for result in results.values()} == {None}
     assert "has given no answer for 0 s; run the job again when it is back" in results["0"].reason
@@ -228,7 +228,7 @@ def test_closing_with_nothing_in_flight_is_immediate_and_may_be_repeated():
         started = time.monotonic()
         desk.pool.close()
         desk.pool.close()
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 3
     assert threading.active_count() <= threads
 
 
@@ -248,7 +248,7 @@ def test_closing_cuts_off_what_is_in_flight_and_sends_nothing_more(mode, transpo
         desk.pool.close()
         with pytest.raises(InternalError, match="closed while answers were still waited for"):
             run()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
     assert len(script.sent) == 2
     assert script.closed == len(script.connections) == transports
     assert desk.calls == []

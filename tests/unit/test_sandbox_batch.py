@@ -130,6 +130,14 @@ def test_a_row_is_answered_as_in_real_time(faults: str) -> None:
         assert line["response"]["body"] | {"created": 0} == reply | {"created": 0}
 
 
+def test_results_are_the_same_bytes_whenever_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result file is written once: what a second download shows does not depend on when it is made."""
+    desk, batch = _finished(lines_for(3))
+    first = list(desk.results(batch, Part.ALL))
+    monkeypatch.setattr("pipelines.sandbox.rehearsal.time.time", lambda: 4e9)
+    assert list(desk.results(batch, Part.ALL)) == first
+
+
 def test_results_come_in_an_order_of_their_own() -> None:
     """Rows are shuffled, the same way each time, and in the file's order only when asked for."""
     orders = [

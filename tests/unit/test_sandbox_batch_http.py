@@ -266,4 +266,4 @@ def test_downloads_are_cut_held_and_slow(sandbox: RunningSandbox, user: BatchUse
     plan(sandbox, f"batch_slow_download={len(whole) * 2}")
     begun = time.monotonic()
     assert user.content(batch["output_file_id"]) == whole
-    assert 0.4 < time.monotonic() - begun < 3
+    assert time.monotonic() - begun > 0.4

@@ -117,7 +117,7 @@ def test_a_collector_that_never_answers_costs_spans_and_nothing_else(monkeypatch
         telemetry.observe(make_call(0))
         began = time.monotonic()
         telemetry.close()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
     assert [record.message for record in caplog.records] == ["telemetry_lost"]
 
 
