@@ -1,27 +1,27 @@
 """One run at a time per output: `ledger/lease.json`, with an owner and an expiry.
 
 The owner renews it from a thread. A lease whose owner is dead (on this machine) or that has expired (anywhere) is
-taken over; of several takers exactly one wins, because every change is made under a kernel lock on `lease.lock`.
+taken over; of several takers exactly one wins, because every change is made to what was read, or not at all.
 """
 
-import fcntl
-import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import orjson
 
 from transforms.records.errors import InternalError, OutputBusyError
-from transforms.storage.objects import ensure_folder, read_bytes, sync_folder, write_atomic
+from transforms.storage.objects import parent
 from transforms.storage.processes import ProcessId, is_dead, this_process
+from transforms.storage.slot import Slot, Version, open_slot
+
+#: How often a lease that others change at the same moment is tried for.
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Lease:
     def __init__(
         self, ledger_folder: str, run_id: str, ttl_s: float = 60.0, clock: Callable[[], float] = time.time
     ) -> None:
-        self._folder = Path(ledger_folder)
-        self._path = str(self._folder / "lease.json")
+        self._folder = ledger_folder
+        self._slot: Slot | None = None
         self._run_id = run_id
         self._ttl_s = ttl_s
         self._clock = clock
@@ -64,13 +64,17 @@ class Lease:
             OutputBusyError: a live run holds it; says which, since when, and what to do.
             InternalError: lease.json can't be understood.
         """
-        ensure_folder(str(self._folder))
-        with self._locked():
-            held = self._read()
+        self._slot = slot = open_slot(self._folder, "lease.json")
+        now = self._clock()
+        for _ in range(_TRIES):
+            held, version = self._read(slot)
             now = self._clock()
             if held is not None and held.expires_at > now and not is_dead(held.owner):
                 raise OutputBusyError(self._busy(held))
-            self._write(acquired_at=now, now=now)
+            if self._swap(slot, version, acquired_at=now, now=now):
+                break
+        else:
+            raise OutputBusyError(f"the lease {slot.path} is taken and given back all the time; try again")
         self._heart = threading.Thread(target=self._beat, args=(now,), name="rowbeam-lease", daemon=True)
         self._heart.start()
 
@@ -79,11 +83,10 @@ class Lease:
         self._stop.set()
         if self._heart is not None:
             self._heart.join()
-        with self._locked():
-            held = self._read()
+        if self._slot is not None:
+            held, version = self._read(self._slot)
             if held is not None and held.token == self._token:
-                Path(self._path).unlink()
-                sync_folder(str(self._folder))
+                self._slot.swap(version, None)
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -105,44 +108,38 @@ class Lease:
                 return
 
     def _renew(self, acquired_at: float) -> None:
-        with self._locked():
-            held = self._read()
+        assert self._slot is not None  # noqa: S101 - the thread starts after it
+        for _ in range(_TRIES):
+            held, version = self._read(self._slot)
             if held is None or held.token != self._token:
                 self.lost = True
                 return
-            self._write(acquired_at=acquired_at, now=self._clock())
+            if self._swap(self._slot, version, acquired_at=acquired_at, now=self._clock()):
+                return
 
-    def _write(self, acquired_at: float, now: float) -> None:
+    def _swap(self, slot: Slot, version: Version, acquired_at: float, now: float) -> bool:
         held = _Held(self._token, self._run_id, this_process(), acquired_at, now + self._ttl_s)
-        write_atomic(self._path, orjson.dumps(asdict(held), option=orjson.OPT_INDENT_2))
+        if not slot.swap(version, orjson.dumps(asdict(held), option=orjson.OPT_INDENT_2)):
+            return False
         self._expires_at = held.expires_at
+        return True
 
-    def _read(self) -> _Held | None:
+    def _read(self, slot: Slot) -> tuple[_Held | None, Version]:
+        data, version = slot.read()
+        if data is None:
+            return None, version
         try:
-            found = orjson.loads(read_bytes(self._path))
-            return _Held(**{**found, "owner": ProcessId(**found["owner"])})
-        except FileNotFoundError:
-            return None
+            found = orjson.loads(data)
+            return _Held(**{**found, "owner": ProcessId(**found["owner"])}), version
         except (ValueError, KeyError, TypeError) as error:
             raise InternalError(
-                f"{self._path} can't be understood ({error}); if no run is writing to this output, delete it"
+                f"{slot.path} can't be understood ({error}); if no run is writing to this output, delete it"
             ) from error
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self._folder / "lease.lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            # Said aloud, because a child forked meanwhile holds a copy of the descriptor.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
 
     def _busy(self, held: _Held) -> str:
         since = datetime.fromtimestamp(held.acquired_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         return (
-            f"the output {self._folder.parent} is in use by run {held.run_id} (process {held.owner.pid} on "
+            f"the output {parent(self._folder)} is in use by run {held.run_id} (process {held.owner.pid} on "
             f"{held.owner.host}) since {since}; wait until it ends, or stop that process and start again "
             f"(the lease of a run that is gone is free after {self._ttl_s:g} seconds at most)"
         )
