@@ -4,7 +4,8 @@ VENV ?= .venv
 IS_NEW_ENOUGH := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3.14 python3 python; do \
   "$$name" -c '$(IS_NEW_ENOUGH)' >/dev/null 2>&1 && echo "$$name" && break; done)
-TEST_PROCESSES ?= 2
+# One more than two cores: many tests wait for a process, a server or a moment.
+TEST_PROCESSES ?= 3
 
 # Tests start many processes: where the environment forbids bytecode, each would compile all it imports anew.
 unexport PYTHONDONTWRITEBYTECODE

@@ -44,6 +44,11 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests: begun last, they would keep one process busy while the others have nothing left."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def _is_local(host: object) -> bool:
     if host in (None, "", b"", "localhost", b"localhost", socket.gethostname()):
         return True

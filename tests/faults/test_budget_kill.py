@@ -31,6 +31,7 @@ def workshop(workdir, sandbox, monkeypatch):
     return Workshop(workdir, sandbox, "FnApiRunner")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["per_request", pytest.param("provider_batch_api", marks=pytest.mark.soak)])
 def test_p6_a_killed_run_leaves_its_holds_and_is_resumed(workshop, tmp_path, mode):
     """What it had in flight stays charged, so its successor can't overspend; a higher budget ends the job."""

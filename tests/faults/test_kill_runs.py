@@ -127,6 +127,8 @@ def _check_kills(
         assert _ends(output, again) == undisturbed
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_three_kills_of_a_faulty_run_re_send_only_what_was_in_flight(forked: ForkedRuns, tmp_path: Path) -> None:
     """Three SIGKILLs over 300 rows with faults: paid twice is what was in flight; the output is the undisturbed one."""
     _check_kills(forked, tmp_path, rows=300, kills=3, max_in_flight=25, latency_s=0.2, faults=_FAULTS)
