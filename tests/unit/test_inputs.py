@@ -80,12 +80,12 @@ def test_a_file_without_permission_stops_before_launch(tmp_path):
         expand(InputSettings(path=str(tmp_path / "a.csv")))
 
 
-def test_an_empty_list_and_remote_paths_are_refused():
-    """There must be a local file."""
+def test_an_empty_list_and_foreign_stores_are_refused():
+    """There must be a file on a disk or in a bucket."""
     with pytest.raises(InputError, match="empty list"):
         expand(InputSettings(path=[]))
-    with pytest.raises(InputError, match="only local files"):
-        expand(InputSettings(path="gs://bucket/a.csv"))
+    with pytest.raises(InputError, match="s3:// can't be read; name local files, or gs:// objects"):
+        expand(InputSettings(path="s3://bucket/a.csv"))
 
 
 def test_every_column_type_has_an_arrow_type(tmp_path):

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from transforms.records.call import BatchEnded, BatchOpened, CallRecord, CallType
@@ -17,7 +16,7 @@ from transforms.records.row import RowOutcome
 from transforms.rules.run_totals import CallTotals
 from transforms.storage.arrow_types import BATCH_MEMBERS, BATCHES, CALLS
 from transforms.storage.ledger import read_segment, segments
-from transforms.storage.objects import list_files
+from transforms.storage.objects import join, list_files, remove
 from transforms.storage.parts import drop_pending
 from transforms.storage.runs import CRASHED, RUNNING, RunFolder, close_run, read_manifest
 from transforms.storage.tables import ParquetWriter
@@ -145,7 +144,7 @@ def seal_run(output: str, run_id: str) -> dict[str, Any]:
         raise InternalError(f"run {run_id} ended with status {manifest['status']}; only a killed run can be sealed")
     for table in (folder.enriched, folder.dead_letters, folder.table("rows"), folder.table("calls")):
         drop_pending(table)
-    story = write_tables(folder, segments(str(Path(output) / "ledger"), only_run=run_id))
+    story = write_tables(folder, segments(join(output, "ledger"), only_run=run_id))
     started_at = datetime.fromisoformat(manifest["started_at"])
     ended_at = max(started_at, _EPOCH + timedelta(microseconds=story.last_us))
     close_run(folder, status=CRASHED, summary=_summary(run_id, story.totals), ended_at=ended_at)
@@ -269,9 +268,9 @@ def write_tables(folder: RunFolder, paths: list[str]) -> Story:
     for table in ("calls", "batch_members", "batches"):
         for path in list_files(folder.table(table)):
             if path != _sealed(folder, table):
-                Path(path).unlink()
+                remove(path)
     return story
 
 
 def _sealed(folder: RunFolder, table: str) -> str:
-    return str(Path(folder.table(table)) / _SEALED)
+    return join(folder.table(table), _SEALED)

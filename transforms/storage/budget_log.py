@@ -19,7 +19,7 @@ import orjson
 
 from transforms.records.errors import InternalError
 from transforms.rules.budget import BudgetEntry, BudgetState, What, slice_units, units_up, usd_text
-from transforms.storage.objects import create_if_absent, list_files, read_bytes
+from transforms.storage.objects import create_if_absent, is_remote, join, list_files, read_bytes
 
 _FOLDER = "budget"
 _NUMBER = re.compile(r"[0-9]{6,}")
@@ -46,7 +46,7 @@ class BudgetLog:
     """
 
     def __init__(self, ledger: str, run_id: str, allowance: Allowance, clock: Callable[[], float] = time.time) -> None:
-        self._folder = Path(ledger) / _FOLDER
+        self._folder = join(ledger, _FOLDER)
         self._run_id = run_id
         self._allowance = allowance
         self._clock = clock
@@ -153,16 +153,17 @@ class BudgetLog:
 
     def _newest(self) -> int:
         # What people and tools leave beside the entries (a copy, notes) is none.
-        names = (Path(path).stem for path in list_files(str(self._folder), ".json"))
+        names = (Path(path).stem for path in list_files(self._folder, ".json"))
         return max((int(name) for name in names if _NUMBER.fullmatch(name)), default=0)
 
     def _path(self, number: int) -> str:
-        return str(self._folder / f"{number:06d}.json")
+        return join(self._folder, f"{number:06d}.json")
 
 
 def has_log(ledger: str) -> bool:
     """Say whether any run of this output ever had a budget."""
-    return (Path(ledger) / _FOLDER).is_dir()
+    folder = join(ledger, _FOLDER)
+    return bool(list_files(folder, ".json")) if is_remote(folder) else Path(folder).is_dir()
 
 
 def _encode(entry: BudgetEntry) -> bytes:

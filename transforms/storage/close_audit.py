@@ -5,8 +5,6 @@ The ledger stays the one source of truth: only when the parts hold exactly as ma
 taken; after a bundle that was thrown away, or a worker that died, the tables are made from the segments instead.
 """
 
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,6 +14,7 @@ from transforms.storage.arrow_types import BATCH_MEMBERS, BATCHES, CALLS
 from transforms.storage.audit_rows import Story, write_tables
 from transforms.storage.ledger import segments
 from transforms.storage.ledger_lines import count_calls
+from transforms.storage.objects import exists, join, local_copy, open_read
 from transforms.storage.parts import name_parts
 from transforms.storage.runs import RunFolder
 from transforms.storage.tables import ParquetWriter
@@ -50,14 +49,14 @@ def write_call_tables(folder: RunFolder, ledger: str, parts: list[str]) -> CallT
 
 def _write_batches(folder: RunFolder, paths: list[str], call_count: int) -> bool:
     """Write batches and batch_members; write nothing and return False when the parts of `calls` can't be taken."""
-    members = ParquetWriter(str(Path(folder.table("batch_members")) / _PART), BATCH_MEMBERS)
+    members = ParquetWriter(join(folder.table("batch_members"), _PART), BATCH_MEMBERS)
     try:
         story = Story(members)
         recorded = sum(count_calls(path, story.take) for path in paths)
         if story.interrupted_count or recorded != call_count:
             members.discard()
             return False
-        with ParquetWriter(str(Path(folder.table("batches")) / _PART), BATCHES) as batches:
+        with ParquetWriter(join(folder.table("batches"), _PART), BATCHES) as batches:
             batches.extend(story.batch_rows())
         members.close()
     except BaseException:
@@ -68,11 +67,14 @@ def _write_batches(folder: RunFolder, paths: list[str], call_count: int) -> bool
 
 def _row_count(part: str) -> int:
     # A second try of the closing finds the parts named already: then the count can't be taken from them.
-    return int(pq.ParquetFile(part).metadata.num_rows) if Path(part).exists() else -1
+    if not exists(part):
+        return -1
+    with open_read(part) as file:
+        return int(pq.ParquetFile(file).metadata.num_rows)
 
 
 def _add(totals: CallTotals, path: str) -> None:
-    file = pq.ParquetFile(path)
+    file = pq.ParquetFile(local_copy(path))
     for group in range(file.num_row_groups):
         table = file.read_row_group(group, columns=list(_TOTALS))
         table = table.filter(pc.equal(table["call_type"], "LLM"))

@@ -1,11 +1,9 @@
 """Which input files a run could not read to the end, as its dead letters tell."""
 
-from pathlib import Path
-
 import orjson
 
 from transforms.records.failure import FailureKind
-from transforms.storage.objects import list_files
+from transforms.storage.objects import list_files, open_read
 
 _MARK = f'"{FailureKind.DAMAGED_FILE}"'.encode()
 
@@ -18,7 +16,7 @@ def damaged_files(folder: str) -> list[str]:
     """
     found: set[str] = set()
     for path in list_files(folder, ".jsonl"):
-        with Path(path).open("rb") as lines:
+        with open_read(path) as lines:
             for line in lines:
                 if _MARK in line and (letter := orjson.loads(line))["kind"] == FailureKind.DAMAGED_FILE:
                     found.add(letter["source"]["path"])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from transforms.storage.objects import ensure_folder, publish, sync_file, temporary_path
+from transforms.storage.objects import ensure_folder, join, publish, sync_file, temporary_path
 
 _BUFFER_BYTES = 1 << 18
 
@@ -17,7 +17,7 @@ class DraftFile:
     def __init__(self, folder: str) -> None:
         """Begin an empty file in `folder`, which is made if it is missing."""
         ensure_folder(folder)
-        self._temporary = temporary_path(str(Path(folder) / "draft"))
+        self._temporary = temporary_path(join(folder, "draft"))
         self._file = Path(self._temporary).open("xb", buffering=_BUFFER_BYTES)  # noqa: SIM115 - closed by publish
         self.size = 0
 

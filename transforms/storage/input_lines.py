@@ -13,6 +13,7 @@ from typing import Self
 
 from transforms.records.failure import DeadLetter, FailureKind
 from transforms.storage.input_schema import InputFile, unread_line
+from transforms.storage.objects import open_read
 
 #: A longer line is refused; `take` gives its first MAX_LINE_BYTES + 1 bytes.
 MAX_LINE_BYTES = 16 << 20
@@ -35,8 +36,7 @@ class LineSource:
         self.number = 0
         self._path = file.path
         self._gzip = _GzipBytes(file.location) if file.compressed else None
-        raw: io.RawIOBase = self._gzip or io.FileIO(file.location)
-        self._buffer = io.BufferedReader(raw, _BUFFER_BYTES)
+        self._buffer = io.BufferedReader(self._gzip, _BUFFER_BYTES) if self._gzip else open_read(file.location)
         self._returned: deque[bytes] = deque()
         self._tail = b""
 
@@ -105,7 +105,8 @@ class _GzipBytes(io.RawIOBase):
 
     def __init__(self, location: str) -> None:
         super().__init__()
-        self._file = gzip.GzipFile(location, "rb")
+        self._raw = open_read(location)
+        self._file = gzip.GzipFile(fileobj=self._raw, mode="rb")
         self.damage: str | None = None
 
     def readable(self) -> bool:
@@ -124,4 +125,5 @@ class _GzipBytes(io.RawIOBase):
 
     def close(self) -> None:
         self._file.close()
+        self._raw.close()
         super().close()

@@ -17,8 +17,10 @@ from transforms.records.failure import DeadLetter
 from transforms.records.row import RawRow
 from transforms.records.settings import InputSettings
 from transforms.storage.csv_rows import read_csv, read_header
+from transforms.storage.gcs import StorageError, matching
 from transforms.storage.input_schema import FileFormat, InputColumn, InputFile, InputSchema, schema_of
 from transforms.storage.jsonl_rows import infer_columns, read_jsonl
+from transforms.storage.objects import is_remote, open_read
 from transforms.storage.parquet_rows import parquet_schema, read_footer, read_parquet
 
 __all__ = [
@@ -142,7 +144,7 @@ def _units_of(file: InputFile) -> Iterator[WorkUnit]:
 
 def _matches(pattern: str) -> list[str]:
     if "://" in pattern:
-        raise InputError(f"{pattern}: only local files can be read in this version; copy them to a local folder")
+        return _remote_matches(pattern)
     if Path(pattern).exists() or not glob.has_magic(pattern):
         return [pattern]
     matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
@@ -153,26 +155,43 @@ def _matches(pattern: str) -> list[str]:
     return found
 
 
+def _remote_matches(pattern: str) -> list[str]:
+    if not is_remote(pattern):
+        scheme = pattern.partition("://")[0]
+        raise InputError(f"{pattern}: {scheme}:// can't be read; name local files, or gs:// objects")
+    if not glob.has_magic(pattern):
+        return [pattern]
+    try:
+        found = matching(pattern)
+    except OSError as error:
+        raise InputError(f"input.path: {error}") from error
+    if not found:
+        raise InputError(f"{pattern}: no object matches; correct input.path")
+    return found
+
+
 def _shown_path(location: str, folder: str | None) -> str:
-    if folder is None:
+    if folder is None or is_remote(location):
         return location
     relative = os.path.relpath(location, folder)
     return location if relative.startswith("..") else Path(relative).as_posix()
 
 
 def _input_file(location: str, path: str, settings: InputSettings) -> InputFile:
-    if Path(location).is_dir():
+    if not is_remote(location) and Path(location).is_dir():
         raise InputError(f"{path} is a folder; name its files, such as {path.rstrip('/')}/*.csv")
     kind, compressed = _kind_of(path, settings)
     try:
-        with Path(location).open("rb") as opened:
+        with open_read(location) as opened:
             mark = opened.read(2)
-            size = os.fstat(opened.fileno()).st_size
+            size = opened.seek(0, os.SEEK_END)
         rows = read_footer(location)[1] if kind == "parquet" else ()
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; correct input.path (relative paths start at the job file's folder)"
         ) from None
+    except StorageError as error:
+        raise InputError(f"input.path: {error}") from error
     except PermissionError:
         raise InputError(f"{path}: no permission to read it; change its mode or run as another user") from None
     except (OSError, pa.ArrowException) as error:

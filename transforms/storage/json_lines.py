@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from transforms.storage.objects import ensure_folder, publish, sync_file, temporary_path
+from transforms.storage.objects import ensure_folder, parent, publish, sync_file, temporary_path
 from transforms.storage.tables import json_default
 
 _BUFFER_BYTES = 1 << 20
@@ -16,7 +16,7 @@ class JsonLinesWriter:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        ensure_folder(str(Path(path).parent))
+        ensure_folder(parent(path))
         self._temporary = temporary_path(path)
         self._file = Path(self._temporary).open("wb", buffering=_BUFFER_BYTES)  # noqa: SIM115 - closed by close
 

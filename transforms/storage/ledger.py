@@ -31,7 +31,7 @@ from transforms.storage.ledger_lines import (
     read_objects,
     settled_kind,
 )
-from transforms.storage.objects import list_files
+from transforms.storage.objects import join, list_files
 from transforms.storage.segment_writer import SegmentWriter
 
 __all__ = [
@@ -280,7 +280,7 @@ def _message(error_json: str) -> str | None:
 
 
 def _answers_folder(ledger_folder: str) -> str:
-    return str(Path(ledger_folder) / "answers")
+    return join(ledger_folder, "answers")
 
 
 def _run_of(path: str) -> str:

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from transforms.records.errors import InputError
 from transforms.records.failure import DeadLetter, FailureKind
 from transforms.records.row import RawRow
+from transforms.storage.gcs import StorageError
 from transforms.storage.input_schema import InputColumn, InputFile, InputSchema, unread_line
+from transforms.storage.objects import open_read
 
 _BATCH_ROWS = 1_000
 _BUFFER_BYTES = 1 << 20
@@ -26,7 +28,7 @@ def read_footer(location: str) -> tuple[pa.Schema, tuple[int, ...]]:
     Raises:
         pyarrow.ArrowException, OSError: it is no Parquet file, or can't be read.
     """
-    with pq.ParquetFile(location) as parquet:
+    with open_read(location) as opened, pq.ParquetFile(opened) as parquet:
         groups = parquet.metadata
         rows = tuple(groups.row_group(number).num_rows for number in range(groups.num_row_groups))
         return _plain_schema(parquet.schema_arrow), rows
@@ -60,13 +62,15 @@ def read_parquet(
         OSError: the file can't be opened.
     """
     before = [0, *accumulate(file.group_rows)]
-    with pq.ParquetFile(file.location, buffer_size=_BUFFER_BYTES) as parquet:
+    with open_read(file.location) as opened, pq.ParquetFile(opened, buffer_size=_BUFFER_BYTES) as parquet:
         for group in range(len(file.group_rows))[start:stop]:
             line = before[group] + 1
             try:
                 for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group]):
                     yield from _batch_rows(batch.cast(schema.arrow, safe=False), file.path, line)
                     line += batch.num_rows
+            except (StorageError, FileNotFoundError):  # the bucket is away, not the file damaged
+                raise
             except (OSError, pa.ArrowException) as error:
                 last = before[group + 1]
                 reason = (

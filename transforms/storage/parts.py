@@ -6,13 +6,13 @@ killed leaves only `_pending/`, which Parquet readers skip.
 
 import contextlib
 import uuid
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import pyarrow as pa
 
 from transforms.storage.json_lines import JsonLinesWriter
-from transforms.storage.objects import list_files, sync_folder
+from transforms.storage.objects import exists, is_remote, join, list_files, move, remove, sync_folder
 from transforms.storage.tables import ParquetWriter
 
 PENDING = "_pending"
@@ -33,7 +33,7 @@ class PartWriter(Protocol):
 
 def new_part(folder: str, schema: pa.Schema | None) -> tuple[str, PartWriter]:
     """Open a part of a folder: Parquet with a schema, JSON lines without; returns its path and writer."""
-    path = str(Path(folder) / PENDING / (uuid.uuid4().hex + (".jsonl" if schema is None else ".parquet")))
+    path = join(folder, PENDING, uuid.uuid4().hex + (".jsonl" if schema is None else ".parquet"))
     return path, JsonLinesWriter(path) if schema is None else ParquetWriter(path, schema)
 
 
@@ -48,17 +48,17 @@ def name_parts(folder: str, parts: list[str], empty: pa.Schema | None = None) ->
     """
     names = []
     for place, part in enumerate(sorted(parts)):
-        name = Path(folder) / f"part-{place:05d}{Path(part).suffix}"
-        if Path(part).exists():
-            Path(part).replace(name)
-        elif not name.exists():
+        name = join(folder, f"part-{place:05d}{PurePath(part).suffix}")
+        if exists(part):
+            move(part, name)
+        elif not exists(name):
             raise FileNotFoundError(f"{part} is gone and {name} is not there; run the job again")
-        names.append(str(name))
+        names.append(name)
     if not names and empty is not None:
-        names.append(str(Path(folder) / "part-00000.parquet"))
+        names.append(join(folder, "part-00000.parquet"))
         ParquetWriter(names[0], empty).close()
     for stale in set(list_files(folder)) - set(names):
-        Path(stale).unlink(missing_ok=True)
+        remove(stale)
     drop_pending(folder)
     if names:
         sync_folder(folder)
@@ -67,8 +67,12 @@ def name_parts(folder: str, parts: list[str], empty: pa.Schema | None = None) ->
 
 def drop_pending(folder: str) -> None:
     """Remove the parts that no one named; one that a dying worker adds meanwhile is left to lie."""
-    pending = Path(folder) / PENDING
-    for orphan in pending.iterdir() if pending.is_dir() else ():
-        orphan.unlink(missing_ok=True)
+    pending = join(folder, PENDING)
+    if is_remote(pending):
+        for orphan in list_files(pending):
+            remove(orphan)
+        return
+    for hidden in Path(pending).iterdir() if Path(pending).is_dir() else ():
+        hidden.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        pending.rmdir()
+        Path(pending).rmdir()

@@ -21,7 +21,7 @@ from transforms.rules.retention import drop_from_call, drop_row
 from transforms.storage.batch_entry import BatchEntry
 from transforms.storage.batch_ledger import list_entries, requests_path
 from transforms.storage.ledger import segments
-from transforms.storage.objects import create_if_absent, list_files, sha256_file, sync_folder
+from transforms.storage.objects import create_if_absent, join, list_files, parent, sha256_file, sync_folder
 from transforms.storage.retention_files import Rewritten, clear_hidden, put, removed, rewrite_calls, rewrite_lines
 from transforms.storage.run_chain import RETENTION_PREFIX, head_link, read_retention, retention_paths
 from transforms.storage.run_folder import RUNNING, RunFolder, list_runs
@@ -80,7 +80,7 @@ def find_due(output: str, rule: RetentionRule) -> Due:
         InternalError: a manifest or a batch's file is damaged.
     """
     due, waiting, newer = [], [], 0
-    ledger = str(Path(output) / "ledger")
+    ledger = join(output, "ledger")
     open_ids: dict[str, BatchEntry] = {}
     requests = defaultdict(list)
     for entry in list_entries(ledger):
@@ -122,7 +122,7 @@ def forget_run(
     """
     folder = RunFolder(output, run_id)
     if write:
-        for place in (folder.table("calls"), folder.dead_letters, str(Path(output) / "ledger" / "answers")):
+        for place in (folder.table("calls"), folder.dead_letters, join(output, "ledger", "answers")):
             clear_hidden(place)
     found = list(_rewritten(folder, requests, rule, write=write))
     if not found:
@@ -135,7 +135,7 @@ def forget_run(
         for one in found:
             put(one)
         if requests:
-            sync_folder(str(Path(requests[0]).parent))
+            sync_folder(parent(requests[0]))
     return {
         "run_id": run_id,
         "record": record,
@@ -163,7 +163,7 @@ def _rewritten(folder: RunFolder, requests: list[str], rule: RetentionRule, *, w
     rules: list[tuple[list[str], _Rewrite]] = [
         (list_files(folder.table("calls"), ".parquet"), rewrite_calls),
         (
-            segments(str(Path(folder.output) / "ledger"), only_run=folder.run_id),
+            segments(join(folder.output, "ledger"), only_run=folder.run_id),
             partial(rewrite_lines, drop=partial(drop_from_call, answers=rule.answers)),
         ),
     ]

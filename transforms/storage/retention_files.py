@@ -17,7 +17,7 @@ from transforms.records.errors import InternalError
 from transforms.rules.retention import drop_message, drop_payload
 from transforms.storage.draft_file import DraftFile
 from transforms.storage.ledger_lines import BROKEN_LINE, parse_line
-from transforms.storage.objects import publish, sha256_file
+from transforms.storage.objects import parent, publish, sha256_file
 from transforms.storage.tables import ParquetWriter, json_default
 
 _HIDDEN = ".forgetting-"
@@ -113,7 +113,7 @@ def rewrite_lines(path: str, drop: Callable[[dict[str, Any]], int], *, write: bo
     Raises:
         InternalError: a line is no JSON object.
     """
-    draft = DraftFile(str(Path(path).parent)) if write else None
+    draft = DraftFile(parent(path)) if write else None
     dropped = before = after = 0
     try:
         for number, line in _lines(path):

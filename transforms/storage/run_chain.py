@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from transforms.records.errors import InternalError
-from transforms.storage.objects import list_files, read_bytes, sha256_file
+from transforms.storage.gcs import matching
+from transforms.storage.objects import is_remote, join, list_files, read_bytes, sha256_file
 from transforms.storage.run_folder import RUNNING, RunFolder
 
 RETENTION_PREFIX = "retention-"
@@ -50,8 +51,9 @@ def head_sha256(link: dict[str, Any] | None) -> str | None:
 
 def retention_paths(output: str, run_id: str = "*") -> list[str]:
     """Return the paths of the retention records, relative to the output, of all runs or of one; sorted."""
-    found = Path(output).glob(f"runs/{run_id}/{RETENTION_PREFIX}*.json")
-    return sorted(path.relative_to(output).as_posix() for path in found)
+    pattern = f"runs/{run_id}/{RETENTION_PREFIX}*.json"
+    found = matching(join(output, pattern)) if is_remote(output) else Path(output).glob(pattern)
+    return sorted(Path(path).relative_to(output).as_posix() for path in found)
 
 
 def read_retention(output: str, path: str) -> dict[str, Any]:
@@ -61,21 +63,21 @@ def read_retention(output: str, path: str) -> dict[str, Any]:
         InternalError: it is damaged.
     """
     try:
-        record: dict[str, Any] = orjson.loads(read_bytes(str(Path(output) / path)))
+        record: dict[str, Any] = orjson.loads(read_bytes(join(output, path)))
         _ = record["rule"]["answers"], record["rule"]["dead_letters"], record["run_id"] + record["forgotten_at"]
         # A record always follows a closed run.
         _ = record["previous"]["run_id"] + record["previous"]["manifest_sha256"]
         for file in record["files"]:
             _ = file["path"] + file["was"]["sha256"], file["now"] and file["now"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InternalError(f"{Path(output) / path} is damaged ({error}); restore it from a backup") from error
+        raise InternalError(f"{join(output, path)} is damaged ({error}); restore it from a backup") from error
     return record
 
 
 def list_segments(output: str, run_id: str) -> list[dict[str, Any]]:
     """Return path (relative to the output), size and hash of each ledger segment of a run that makes no more calls."""
     found = []
-    for path in list_files(str(Path(output) / "ledger" / "answers"), ".jsonl"):
+    for path in list_files(join(output, "ledger", "answers"), ".jsonl"):
         if Path(path).name.split(".", 1)[0] == run_id:
             digest, size = sha256_file(path)
             found.append({"path": Path(path).relative_to(output).as_posix(), "bytes": size, "sha256": digest})
@@ -88,7 +90,7 @@ def _last_retention(output: str, run_id: str) -> dict[str, str]:
     ends = [path for path in after if path not in named]
     if not ends:
         return {}
-    digest, _ = sha256_file(str(Path(output) / ends[-1]))
+    digest, _ = sha256_file(join(output, ends[-1]))
     return {"retention": ends[-1], "retention_sha256": digest}
 
 

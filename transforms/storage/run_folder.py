@@ -6,13 +6,14 @@ Apart from that, so that commands which only look at an output load no table lib
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import orjson
 
 from transforms.records.errors import InternalError
-from transforms.storage.objects import read_bytes
+from transforms.storage.gcs import matching
+from transforms.storage.objects import is_remote, join, read_bytes
 
 RUNNING = "running"
 CRASHED = "crashed"
@@ -34,51 +35,51 @@ class RunFolder:
     @property
     def path(self) -> str:
         """The run's folder."""
-        return str(Path(self.output) / "runs" / self.run_id)
+        return join(self.output, "runs", self.run_id)
 
     @property
     def enriched(self) -> str:
         """Folder of the enriched rows."""
-        return str(Path(self.path) / "enriched")
+        return join(self.path, "enriched")
 
     @property
     def dead_letters(self) -> str:
         """Folder of the dead letters."""
-        return str(Path(self.path) / "dead_letters")
+        return join(self.path, "dead_letters")
 
     @property
     def audit(self) -> str:
         """Folder of the audit tables, each of which is a folder in it."""
-        return str(Path(self.path) / "audit")
+        return join(self.path, "audit")
 
     def table(self, name: str) -> str:
         """Folder of one audit table."""
-        return str(Path(self.audit) / name)
+        return join(self.audit, name)
 
     @property
     def asked(self) -> str:
         """Folder of the run's own requests of provider batches, while it is under way."""
-        return str(Path(self.path) / "asked")
+        return join(self.path, "asked")
 
     @property
     def totals(self) -> str:
         """Where the pipeline leaves its counts for the launcher, while the run is under way."""
-        return str(Path(self.path) / "totals.json")
+        return join(self.path, "totals.json")
 
     @property
     def manifest(self) -> str:
         """The manifest's path."""
-        return str(Path(self.path) / "manifest.json")
+        return join(self.path, "manifest.json")
 
     @property
     def report(self) -> str:
         """The report's path."""
-        return str(Path(self.path) / "report.html")
+        return join(self.path, "report.html")
 
     @property
     def summary(self) -> str:
         """The summary's path."""
-        return str(Path(self.path) / "summary.json")
+        return join(self.path, "summary.json")
 
 
 def read_manifest(folder: RunFolder) -> dict[str, Any]:
@@ -138,9 +139,16 @@ def _ints(found: dict[str, Any], *names: str, may_lack: bool = False) -> None:
 
 def list_runs(output: str) -> list[dict[str, Any]]:
     """Return the manifests of the output's runs, oldest first; [] where there is no output yet."""
-    runs = Path(output) / "runs"
-    found = [read_manifest(RunFolder(output, path.parent.name)) for path in runs.glob("*/manifest.json")]
+    found = [read_manifest(RunFolder(output, name)) for name in run_ids(output)]
     return sorted(found, key=run_age)
+
+
+def run_ids(output: str) -> list[str]:
+    """Return the ids of the output's runs, sorted; [] where there is no output yet."""
+    runs = join(output, "runs")
+    if is_remote(runs):
+        return sorted({PurePosixPath(path).parent.name for path in matching(join(runs, "*", "manifest.json"))})
+    return sorted(path.parent.name for path in Path(runs).glob("*/manifest.json"))
 
 
 def run_age(manifest: dict[str, Any]) -> tuple[str, str]:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from transforms.records.errors import InternalError
 from transforms.records.model_entry import ModelEntry
 from transforms.storage.arrow_types import AUDIT_SCHEMAS, RUNS
-from transforms.storage.objects import create_if_absent, list_files, sha256_file, write_atomic
+from transforms.storage.objects import create_if_absent, join, list_files, open_read, sha256_file, write_atomic
 from transforms.storage.run_chain import head_link, list_segments
 from transforms.storage.run_folder import CRASHED, RUNNING, RunFolder, list_runs, read_manifest
 from transforms.storage.tables import ParquetWriter, json_default
@@ -123,7 +123,7 @@ def finish_run(
     digest, _ = sha256_file(folder.manifest)
     latest = {"run_id": folder.run_id, "status": status, "manifest": f"runs/{folder.run_id}/manifest.json"}
     latest["manifest_sha256"] = digest
-    write_atomic(str(Path(folder.output) / "latest.json"), _dump(latest))
+    write_atomic(join(folder.output, "latest.json"), _dump(latest))
     return manifest
 
 
@@ -140,7 +140,7 @@ def close_run(folder: RunFolder, *, status: str, summary: dict[str, Any], ended_
         "cost_usd": None if cost_usd is None else format(Decimal(cost_usd), "f"),
         "budget": summary.get("budget"),
     }
-    with ParquetWriter(str(Path(folder.table("runs")) / "runs.parquet"), RUNS) as table:
+    with ParquetWriter(join(folder.table("runs"), "runs.parquet"), RUNS) as table:
         table.append(run_row(manifest))
     write_atomic(folder.summary, _dump(summary))
     manifest["files"] = _described_files(folder)
@@ -205,8 +205,9 @@ def _row_count(path: str) -> int | None:
     if path.endswith(".json"):
         return None
     if path.endswith(".parquet"):
-        return pq.read_metadata(path).num_rows
-    with Path(path).open("rb") as file:
+        with open_read(path) as file:
+            return pq.read_metadata(file).num_rows
+    with open_read(path) as file:
         return sum(1 for _ in file)
 
 

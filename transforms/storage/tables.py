@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from transforms.records.errors import InternalError
 from transforms.storage.arrow_types import AUDIT_SCHEMAS, enriched_schema
-from transforms.storage.objects import ensure_folder, publish, sync_file, temporary_path
+from transforms.storage.objects import ensure_folder, parent, publish, sync_file, temporary_path
 
 __all__ = ["AUDIT_SCHEMAS", "ROW_GROUP_BYTES", "ParquetWriter", "enriched_schema", "json_default", "record_batch"]
 
@@ -50,7 +50,7 @@ class ParquetWriter:
         self._rows: list[dict[str, Any]] = []
         self._batches: list[pa.RecordBatch] = []
         self._bytes = 0
-        ensure_folder(str(Path(path).parent))
+        ensure_folder(parent(path))
         self._temporary = temporary_path(path)
         self._writer: pq.ParquetWriter | None = None
 
