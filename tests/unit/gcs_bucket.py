@@ -26,6 +26,7 @@ class Bucket:
         troubles: so many of the next requests get a 503.
         refusal: status that every request gets, or None.
         page: objects per page of a listing.
+        knows_globs: listings go by `matchGlob`.
         counts: requests by what they do.
     """
 
@@ -36,6 +37,7 @@ class Bucket:
         self.lost_replies = self.troubles = 0
         self.refusal = None
         self.page = 1000
+        self.knows_globs = True
         self.counts = Counter()
         self.lock = threading.RLock()
         self._generation = 1_700_000_000_000_000
@@ -205,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
         names = [name for name in self.bucket.names(bucket) if name.startswith(prefix)]
         if delimiter:
             names = [name for name in names if delimiter not in name[len(prefix) :]]
-        if "matchGlob" in self.args:
+        if "matchGlob" in self.args and self.bucket.knows_globs:
             names = [name for name in names if _glob(self.args["matchGlob"]).fullmatch(name)]
         start = int(self.args.get("pageToken", 0))
         reply = {
@@ -240,8 +242,8 @@ def _crc(data):
 
 
 def _glob(pattern):
-    words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(words.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*|\?)", pattern)))
+    words = {"**": ".*", "*": "[^/]*", "?": "[^/]", "[": "[", "]": "]", "!": "^"}
+    return re.compile("".join(words.get(part, re.escape(part)) for part in re.split(r"(\*\*|[*?[\]!])", pattern)))
 
 
 @contextmanager

@@ -177,7 +177,28 @@ def test_long_listings_come_in_pages(bucket):
         bucket.store("bucket", f"ledger/{number:03d}.json", b"")
     assert objects.list_files("gs://bucket/ledger", ".json") == [f"gs://bucket/ledger/{n:03d}.json" for n in range(20)]
     assert bucket.counts["listings"] == 3
-    assert gcs.matching("gs://bucket/*/01?.json") == [f"gs://bucket/ledger/{n:03d}.json" for n in range(10, 20)]
+
+
+@pytest.mark.parametrize("knows_globs", [True, False], ids=["as the real one", "a stand-in that lists all"])
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        pytest.param("in/*.csv", ["in/a.csv", "in/b1.csv", "in/b2.csv"], id="star"),
+        pytest.param("in/b?.csv", ["in/b1.csv", "in/b2.csv"], id="question mark"),
+        pytest.param("in/b[13].csv", ["in/b1.csv"], id="one of"),
+        pytest.param("in/b[!1].csv", ["in/b2.csv"], id="none of"),
+        pytest.param("*/deep/c.csv", ["in/deep/c.csv"], id="a folder"),
+        pytest.param("in/**", ["in/a.csv", "in/b1.csv", "in/b2.csv", "in/deep/c.csv"], id="below"),
+        pytest.param("in/c.csv", [], id="none"),
+    ],
+)
+def test_globs_name_what_they_would_on_a_disk(bucket, pattern, names, knows_globs):
+    """A star ends at a slash, two do not."""
+    bucket.knows_globs = knows_globs
+    for name in ("in/a.csv", "in/b1.csv", "in/b2.csv", "in/deep/c.csv", "out/a.csv", "in/a"):
+        bucket.store("bucket", name, b"")
+    found = [path.removeprefix("gs://bucket/") for path in gcs.matching(f"gs://bucket/{pattern}")]
+    assert [name for name in found if name != "in/a"] == names
 
 
 def test_a_swap_needs_the_generation_it_read(bucket):

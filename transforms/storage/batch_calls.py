@@ -6,13 +6,11 @@ paid for twice, and calls go on being numbered where they stopped.
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 
 from transforms.records.failure import FailureKind
 from transforms.storage.ledger import SettledAnswer, better, segments, settled_call
 from transforms.storage.ledger_lines import BROKEN_LINE, broken_line, decimal_or_none, parse_line, settled_kind
-
-_READ_BUFFER_BYTES = 1 << 18
+from transforms.storage.objects import open_read
 
 
 @dataclass(slots=True)
@@ -45,7 +43,7 @@ def recorded_calls(ledger: str, batch_id: str) -> RecordedCalls:
     found = RecordedCalls()
     needle = b'"batch_id":"' + batch_id.encode() + b'"'
     for path in segments(ledger):
-        with Path(path).open("rb", buffering=_READ_BUFFER_BYTES) as file:
+        with open_read(path) as file:
             for number, line in enumerate(file, 1):
                 if needle in line and line.endswith(b'"type":"call"}\n'):
                     try:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from decimal import Decimal
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,6 +17,7 @@ from transforms.records.call import BatchEnded, BatchOpened, CallRecord, CallSta
 from transforms.records.errors import InternalError
 from transforms.records.failure import KINDS, FailureKind
 from transforms.records.request import Lane
+from transforms.storage.objects import open_read
 
 #: Grows when older readers could no longer make sense of a segment; a new field does not make it grow.
 SEGMENT_VERSION = 1
@@ -32,7 +32,6 @@ BROKEN_LINE = (KeyError, TypeError, ValueError, ArithmeticError)
 _CALL_TYPES = {member.value: member for member in CallType}
 _STATUSES = {member.value: member for member in CallStatus}
 _LANES = {member.value: member for member in Lane}
-_READ_BUFFER_BYTES = 1 << 18
 # `type` is the record's last field, so a line tells by its end what it is.
 _CALL_END = b'"type":"call"}\n'
 _Values = Callable[[dict[str, Any]], tuple[Any, ...]]
@@ -90,7 +89,7 @@ def read_objects(path: str, payloads: bool = True) -> Iterator[tuple[int, dict[s
     Raises:
         InternalError: a line is no JSON object, the header is not ours, or a newer Rowbeam wrote it.
     """
-    with Path(path).open("rb", buffering=_READ_BUFFER_BYTES) as file:
+    with open_read(path) as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
@@ -111,7 +110,7 @@ def count_calls(path: str, take_other: Callable[[LedgerRecord], None]) -> int:
         InternalError: as `read_objects`.
     """
     calls = 0
-    with Path(path).open("rb", buffering=_READ_BUFFER_BYTES) as file:
+    with open_read(path) as file:
         for number, line in enumerate(file, 1):
             if line.endswith(_CALL_END):
                 calls += 1
