@@ -10,7 +10,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -27,7 +26,7 @@ from transforms.records.request import ModelRequest, RequestGroup
 from transforms.records.run import CallSettings
 from transforms.rules.fingerprint import batch_id, custom_id
 from transforms.storage.ledger import SettledAnswer, recorded_batch
-from transforms.storage.objects import create_if_absent
+from transforms.storage.objects import create_if_absent, join
 
 _LOG = logging.getLogger("rowbeam.calls")
 
@@ -105,14 +104,14 @@ class _CallGroupDoFn(beam.DoFn):
         """Mark the group as taken up; return what an earlier try of it in this run has settled."""
         settings = self._settings
         now_us, asked = time.time_ns() // 1000, self._worker.provider
-        folder = Path(settings.ledger) / "batches" / batch_key
+        marker = join(settings.ledger, "batches", batch_key, f"taken-{settings.run_id}-")
         members = tuple((custom_id(settings.run_id, r.request_id), r.request_id) for r in requests)
         # Before the marker: a group that is marked is on record, so no call can be without its batch.
         taken_up = (batch.batch_id, batch_key, settings.run_id, _mode(settings), asked.name, asked.request_model)
         self._worker.segment.append(BatchOpened(*taken_up, now_us, members))
         facts = {"batch_id": batch.batch_id, "run_id": settings.run_id, "taken_at_us": now_us}
         _LOG.info("batch_taken_up", extra=facts | {"requests": len(requests)})
-        while not create_if_absent(str(folder / f"taken-{settings.run_id}-{batch.tries}.json"), orjson.dumps(facts)):
+        while not create_if_absent(f"{marker}{batch.tries}.json", orjson.dumps(facts)):
             batch.tries += 1
         if not batch.tries:
             return {}

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.gcs_bucket import serving_bucket
 from transforms.storage import gcs, objects
+from transforms.storage.mirror import local_view
 
 _BIG = os.urandom(1 << 20) * 9
 
@@ -242,3 +243,21 @@ def test_a_fork_has_its_own_connections(bucket):
     os.waitpid(pid, 0)
     assert bucket.data("child") == b"x"
     assert Path(kept).exists()
+
+
+def test_a_whole_output_is_copied_for_those_who_search_it(bucket, tmp_path):
+    """As it lies there, but for what only a run under way looks at; a local output is itself."""
+    for number in range(30):
+        bucket.store("bucket", f"out/ledger/answers/{number}.jsonl", b"%d\n" % number)
+    for name in (
+        "out/runs/r/manifest.json",
+        "out/runs/r/enriched/_pending/x.parquet",
+        "out/runs/r/asked/k.asked",
+        "outer/x",
+    ):
+        bucket.store("bucket", name, b"x")
+    view = Path(local_view("gs://bucket/out/"))
+    found = sorted(str(path.relative_to(view)) for path in view.rglob("*") if path.is_file())
+    assert found == sorted([*(f"ledger/answers/{number}.jsonl" for number in range(30)), "runs/r/manifest.json"])
+    assert (view / "ledger/answers/7.jsonl").read_bytes() == b"7\n"
+    assert local_view(str(tmp_path)) == str(tmp_path)
