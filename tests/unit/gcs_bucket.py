@@ -205,13 +205,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.bucket.counts["listings"] += 1
         prefix, delimiter = self.args.get("prefix", ""), self.args.get("delimiter")
         names = [name for name in self.bucket.names(bucket) if name.startswith(prefix)]
+        prefixes = []
         if delimiter:
+            below = {name[len(prefix) :].partition(delimiter)[0] for name in names if delimiter in name[len(prefix) :]}
+            prefixes = sorted(f"{prefix}{folder}{delimiter}" for folder in below)
             names = [name for name in names if delimiter not in name[len(prefix) :]]
         if "matchGlob" in self.args and self.bucket.knows_globs:
             names = [name for name in names if _glob(self.args["matchGlob"]).fullmatch(name)]
         start = int(self.args.get("pageToken", 0))
         reply = {
             "kind": "storage#objects",
+            "prefixes": prefixes,
             "items": [self._describe(bucket, name) for name in names[start:][: self.bucket.page]],
         }
         if start + self.bucket.page < len(names):

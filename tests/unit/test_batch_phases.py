@@ -124,7 +124,9 @@ def test_sweep_that_is_killed_leaves_no_batch_without_its_requests(
 
 
 def _killed(path: Path, *, missing_ok: bool = False) -> None:
-    raise KeyboardInterrupt
+    if path.parent.name == "requests":
+        raise KeyboardInterrupt
+    path.rename(path.with_name(f".{path.name}"))
 
 
 def _repeat(write: Callable[[str], object], ledger: str) -> object:

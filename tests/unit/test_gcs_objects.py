@@ -52,6 +52,12 @@ def test_what_was_created_is_read_and_listed(folder):
     assert tree == ["/a.json", "/b.json", "/below/c.json", "/d.txt"]
     assert objects.sha256_file(path)[1] == 8
     assert objects.parent(path) == folder
+    assert next(found.removeprefix(folder) for found in objects.list_all(folder)) == "/.hidden"
+    assert objects.list_folders(folder) == ["below"]
+    assert [found.removeprefix(folder) for found in objects.list_level(folder, ".json")] == ["/below/c.json"]
+    objects.remove_tree(objects.join(folder, "below"))
+    objects.remove_tree(objects.join(folder, "below"))
+    assert objects.list_folders(folder) == objects.list_folders(objects.join(folder, "nothing")) == []
 
 
 def test_only_the_first_creates(folder):

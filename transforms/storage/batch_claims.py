@@ -7,11 +7,24 @@ attempt is in doubt once more; who really created it may still adopt it.
 
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import PurePath
 
 import orjson
 
-from transforms.storage.objects import create_if_absent, sync_folder
+from transforms.storage.batch_fold import batch_folder, batches_folder
+from transforms.storage.objects import (
+    create_if_absent,
+    exists,
+    join,
+    list_files,
+    list_level,
+    parent,
+    read_bytes,
+    remove,
+    sync_folder,
+)
+
+_FOREIGN = "foreign-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +43,38 @@ class Claims:
 
 def claims(ledger: str, key: str) -> Claims:
     """Return which of the provider's batches are claimed, as the batch `key` must see it."""
-    folder = Path(ledger) / "batches"
-    taken = {_provider_batch_id(path) for path in folder.glob(f"{key}/foreign-*.json")}
+    folder = batches_folder(ledger)
+    own = list_files(join(folder, key), ".json")
+    taken = {_provider_batch_id(path) for path in own if PurePath(path).name.startswith(_FOREIGN)}
     undecided: set[str] = set()
-    for path in folder.glob("*/handle-*.json"):
+    for path in list_level(folder, ".json"):
+        if not PurePath(path).name.startswith("handle-"):
+            continue
         try:
-            handle = orjson.loads(path.read_bytes())
+            handle = orjson.loads(read_bytes(path))
         except FileNotFoundError:
             continue  # disowned at this moment
-        is_decided = handle["proven"] or path.parent.name == key or _is_decided(path)
+        is_decided = handle["proven"] or PurePath(path).parent.name == key or _is_decided(path)
         (taken if is_decided else undecided).add(handle["provider_batch_id"])
     return Claims(frozenset(taken), frozenset(undecided - taken))
 
 
-def _is_decided(handle: Path) -> bool:
+def _is_decided(handle: str) -> bool:
     """Tell whether an adopted batch has ended: its results were looked at before that was recorded."""
-    return any(handle.with_name(handle.name.replace("handle", kind)).exists() for kind in ("ended", "void"))
+    name = PurePath(handle).name
+    return any(exists(join(parent(handle), name.replace("handle", kind))) for kind in ("ended", "void"))
 
 
-def _provider_batch_id(path: Path) -> str:
-    found: str = orjson.loads(path.read_bytes())["provider_batch_id"]
+def _provider_batch_id(path: str) -> str:
+    found: str = orjson.loads(read_bytes(path))["provider_batch_id"]
     return found
 
 
 def disown(ledger: str, key: str, attempt: int, provider_batch_id: str) -> None:
     """Record that a batch of the provider is not the one an attempt created, and forget its handle. May be repeated."""
-    folder = Path(ledger) / "batches" / key
-    name = f"foreign-{sha256(provider_batch_id.encode()).hexdigest()[:16]}.json"
-    create_if_absent(str(folder / name), orjson.dumps({"provider_batch_id": provider_batch_id, "attempt": attempt}))
+    folder = batch_folder(ledger, key)
+    name = f"{_FOREIGN}{sha256(provider_batch_id.encode()).hexdigest()[:16]}.json"
+    create_if_absent(join(folder, name), orjson.dumps({"provider_batch_id": provider_batch_id, "attempt": attempt}))
     for kind in ("cancel", "ended", "handle"):
-        (folder / f"{kind}-{attempt}.json").unlink(missing_ok=True)
-    sync_folder(str(folder))
+        remove(join(folder, f"{kind}-{attempt}.json"))
+    sync_folder(folder)

@@ -6,7 +6,7 @@ is taken; whatever prefix of them a crash leaves, the fold says what may and wha
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import TypeVar
 
 from transforms.records.errors import InternalError
@@ -22,7 +22,7 @@ from transforms.storage.batch_entry import (
     Void,
     decode_record,
 )
-from transforms.storage.objects import list_files, read_bytes
+from transforms.storage.objects import exists, join, list_files, list_folders, read_bytes
 
 STAGED_NAME = "staged.json"
 COLLECTED_NAME = "collected.json"
@@ -37,38 +37,42 @@ _Attempts = Mapping[str, list[int]]
 
 def batches_folder(ledger: str) -> str:
     """Return the folder that has a folder for each batch."""
-    return str(Path(ledger) / "batches")
+    return join(ledger, "batches")
 
 
 def batch_path(ledger: str, key: str, name: str) -> str:
     """Return the path of a file of one batch."""
-    return str(Path(ledger) / "batches" / key / name)
+    return join(ledger, "batches", key, name)
+
+
+def batch_folder(ledger: str, key: str) -> str:
+    """Return the folder of one batch."""
+    return join(ledger, "batches", key)
 
 
 def intents_folder(ledger: str) -> str:
     """Return the folder of all batches' intents."""
-    return str(Path(ledger) / "intents")
+    return join(ledger, "intents")
 
 
 def intent_path(ledger: str, key: str, attempt: int) -> str:
     """Return the path of the intent of one attempt."""
-    return str(Path(ledger) / "intents" / (f"{key}.{attempt}.json" if attempt else f"{key}.json"))
+    return join(ledger, "intents", f"{key}.{attempt}.json" if attempt else f"{key}.json")
 
 
 def key_of_intent(path: str) -> str:
     """Return the batch whose intent this is."""
-    return Path(path).name.partition(".")[0]
+    return PurePath(path).name.partition(".")[0]
 
 
 def batch_keys(ledger: str) -> list[str]:
     """Return the keys of the batches that have a folder, whatever is in it; sorted."""
-    folder = Path(batches_folder(ledger))
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return list_folders(batches_folder(ledger))
 
 
 def file_names(ledger: str, key: str) -> set[str]:
     """Return the names of a batch's files; empty when there are none, as in the folder of a group of the pool."""
-    names = {Path(path).name for path in list_files(batch_path(ledger, key, ""), ".json")}
+    names = {PurePath(path).name for path in list_files(batch_folder(ledger, key), ".json")}
     return {name for name in names if not name.startswith(_MARK_OF_GROUP)}
 
 
@@ -101,7 +105,7 @@ def fold(ledger: str, key: str, names: set[str]) -> BatchEntry | None:
     seen and the void before it or the handle after it not: the phase is then IN_DOUBT, the careful one.
     """
     if STAGED_NAME not in names:
-        if names or Path(intent_path(ledger, key, 0)).exists():
+        if names or exists(intent_path(ledger, key, 0)):
             raise InternalError(f"{batch_path(ledger, key, STAGED_NAME)} is missing; {_cure(ledger, key)}")
         return None
     staged = read_record(ledger, key, batch_path(ledger, key, STAGED_NAME), Staged)
@@ -140,7 +144,7 @@ def read_void(ledger: str, key: str, attempt: int) -> Void | None:
         InternalError: the record is damaged.
     """
     path = batch_path(ledger, key, f"void-{attempt}.json")
-    return read_record(ledger, key, path, Void) if Path(path).exists() else None
+    return read_record(ledger, key, path, Void) if exists(path) else None
 
 
 def entries(ledger: str, *, with_closed: bool) -> list[BatchEntry]:
@@ -170,14 +174,14 @@ def _attempts(names: set[str]) -> _Attempts:
 def _newest(ledger: str, key: str, attempts: _Attempts) -> int:
     """Return the newest attempt whose create was begun; -1 when there is none."""
     newest = max((number for kind in ("handle", "void", "cancel", "ended") for number in attempts[kind]), default=-1)
-    while Path(intent_path(ledger, key, newest + 1)).exists():
+    while exists(intent_path(ledger, key, newest + 1)):
         newest += 1
     return newest
 
 
 def _intent(ledger: str, key: str, attempt: int) -> Intent | None:
     path = intent_path(ledger, key, attempt)
-    return read_record(ledger, key, path, Intent) if Path(path).exists() else None
+    return read_record(ledger, key, path, Intent) if exists(path) else None
 
 
 def _collected(ledger: str, key: str, names: set[str]) -> Collected | None:

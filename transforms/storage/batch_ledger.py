@@ -5,8 +5,7 @@ Here only `give_up` and `sweep_unsent` remove anything, and only of batches that
 request files of closed ones are for `batch_sweep.sweep_prompts`, and `batch_claims.disown` takes a wrong handle back.
 """
 
-import shutil
-from pathlib import Path
+from pathlib import PurePath
 
 from transforms.records.errors import InternalError
 from transforms.rules.place import Place, is_same_place
@@ -27,8 +26,10 @@ from transforms.storage.batch_entry import (
 from transforms.storage.batch_fold import (
     COLLECTED_NAME,
     STAGED_NAME,
+    batch_folder,
     batch_keys,
     batch_path,
+    batches_folder,
     entries,
     file_names,
     fold,
@@ -46,7 +47,7 @@ from transforms.storage.batch_members import (
     request_line,
     requests_path,
 )
-from transforms.storage.objects import create_if_absent, list_files, sync_folder
+from transforms.storage.objects import create_if_absent, join, list_all, list_files, remove, remove_tree, sync_folder
 
 __all__ = [
     "BatchEntry",
@@ -215,7 +216,7 @@ def give_up(ledger: str, entry: BatchEntry, run_id: str, now_s: float) -> bool:
         return True
     record_collected(ledger, entry.key, Collected(run_id, now_s, 0, 0, 0, ABANDONED))
     # Nothing of it ran, so no answer will ever be held against it; and it may hold prompts that audit must not show.
-    Path(requests_path(ledger, entry.key)).unlink(missing_ok=True)
+    remove(requests_path(ledger, entry.key))
     return False
 
 
@@ -241,7 +242,7 @@ def sweep_unsent(ledger: str, run_id: str, now_s: float) -> list[str]:
         entry = fold(ledger, key, names)
         if entry is None:
             # Not a batch yet, or the marks of a group of the pool, which count in their own run only.
-            shutil.rmtree(batch_path(ledger, key, ""))
+            remove_tree(batch_folder(ledger, key))
         elif entry.phase is Phase.STAGED:
             give_up(ledger, entry, run_id, now_s)
             given_up.append(key)
@@ -270,21 +271,19 @@ def _record(ledger: str, key: str, name: str, record: object) -> bool:
 
 
 def _sweep_requests(ledger: str) -> None:
-    folder = Path(ledger) / "requests"
-    if not folder.is_dir():
-        return
-    known = set(batch_keys(ledger))
-    for path in folder.iterdir():
-        # The name of a draft that a kill left begins with a dot: it is of no batch.
-        if path.name.partition(".")[0] not in known:
-            path.unlink()
-    sync_folder(str(folder))
+    folder, known = join(ledger, "requests"), set(batch_keys(ledger))
+    # The name of a draft that a kill left begins with a dot: it is of no batch.
+    stale = [path for path in list_all(folder) if PurePath(path).name.partition(".")[0] not in known]
+    for path in stale:
+        remove(path)
+    if stale:
+        sync_folder(folder)
 
 
 def _remove(ledger: str, key: str) -> None:
     # staged.json goes first, durably, so that no batch is ever without its requests.
-    folder = Path(batch_path(ledger, key, ""))
-    shutil.rmtree(folder)
-    sync_folder(str(folder.parent))
+    remove(batch_path(ledger, key, STAGED_NAME))
+    remove_tree(batch_folder(ledger, key))
+    sync_folder(batches_folder(ledger))
     for path in (requests_path(ledger, key), members_path(ledger, key)):
-        Path(path).unlink(missing_ok=True)
+        remove(path)

@@ -1,9 +1,9 @@
 """Prompts of batches that are closed: gone from the ledger where the job's audit must not show them."""
 
-from pathlib import Path
+from pathlib import PurePath
 
 from transforms.storage.batch_fold import COLLECTED_NAME, batch_path
-from transforms.storage.objects import list_files, sync_folder
+from transforms.storage.objects import exists, join, list_files, remove, sync_folder
 
 _SUFFIX = ".jsonl"
 
@@ -19,13 +19,13 @@ def sweep_prompts(ledger: str) -> list[str]:
     Returns:
         The keys of the batches whose request file was still there.
     """
-    folder = str(Path(ledger) / "requests")
+    folder = join(ledger, "requests")
     swept = []
-    for path in map(Path, list_files(folder, _SUFFIX)):
+    for path in list_files(folder, _SUFFIX):
         # The name of a members file ends alike, but makes no batch's key.
-        key = path.name.removesuffix(_SUFFIX)
-        if Path(batch_path(ledger, key, COLLECTED_NAME)).exists():
-            path.unlink()
+        key = PurePath(path).name.removesuffix(_SUFFIX)
+        if exists(batch_path(ledger, key, COLLECTED_NAME)):
+            remove(path)
             swept.append(key)
     if swept:
         sync_folder(folder)

@@ -24,6 +24,7 @@ SCHEME = "gs://"
 _CHUNK_BYTES = 8 << 20
 #: Under this name an object keeps who created it: the one way to tell a creation whose reply was lost from another's.
 _WRITER = "rowbeam-writer"
+_FOLDER_FIELDS = "prefixes,nextPageToken,items(name)"
 _GLOB = re.compile(r"(\*\*|\*|\?|\[[^]]+\])")
 
 
@@ -156,6 +157,17 @@ def listed(folder: str, *, deep: bool = False) -> Iterator[tuple[str, int]]:
         for blob in found:
             if not blob.name.endswith("/"):
                 yield f"{SCHEME}{bucket}/{blob.name}", int(blob.size)
+
+
+def folders(folder: str) -> list[str]:
+    """Return the names of the folders in a folder, sorted."""
+    bucket, name = split(folder)
+    prefix = f"{name.rstrip('/')}/" if name.rstrip("/") else ""
+    with _said(folder):
+        found = _client().list_blobs(bucket, prefix=prefix, delimiter="/", fields=_FOLDER_FIELDS, retry=_retry())
+        for _ in found:  # the prefixes are known when all pages were read
+            pass
+        return sorted(one.removeprefix(prefix).rstrip("/") for one in found.prefixes)
 
 
 def matching(pattern: str) -> list[str]:

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import IO
 
@@ -167,6 +168,38 @@ def move(source: str, target: str) -> None:
         gcs.move(source, target)
     else:
         Path(source).replace(target)
+
+
+def list_all(folder: str) -> list[str]:
+    """Return the paths of the files directly in `folder`, sorted, hidden ones among them; [] if there is no folder."""
+    if is_remote(folder):
+        return sorted(path for path, _ in gcs.listed(folder))
+    return sorted(str(path) for path in Path(folder).iterdir()) if Path(folder).is_dir() else []
+
+
+def list_folders(folder: str) -> list[str]:
+    """Return the names of the folders directly in `folder`, sorted; [] if there is no folder. A bucket has no empty ones."""
+    if is_remote(folder):
+        return gcs.folders(folder)
+    return sorted(path.name for path in Path(folder).iterdir() if path.is_dir()) if Path(folder).is_dir() else []
+
+
+def list_level(folder: str, suffix: str = "") -> list[str]:
+    """Return the paths of the files one folder below `folder` that end in `suffix`, sorted; [] if there is no folder."""
+    if is_remote(folder):
+        depth = folder.rstrip("/").count("/") + 2
+        found = (path for path, _ in gcs.listed(folder, deep=True))
+        return sorted(path for path in found if path.count("/") == depth and path.endswith(suffix))
+    return sorted(str(path) for path in Path(folder).glob(f"*/*{suffix}"))
+
+
+def remove_tree(folder: str) -> None:
+    """Delete a folder with all that is in it; does nothing when there is none. `sync_folder` of its parent makes that last."""
+    if is_remote(folder):
+        for path, _ in gcs.listed(folder, deep=True):
+            gcs.remove(path)
+    elif Path(folder).is_dir():
+        shutil.rmtree(folder)
 
 
 def list_tree(folder: str) -> list[str]:
