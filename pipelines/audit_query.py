@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import duckdb
 
+from pipelines.duck_session import DuckSession
 from pipelines.explain_open_runs import OpenRuns
 
 _EXCHANGE_COLUMNS = (
@@ -31,7 +31,7 @@ _EXCHANGE_COLUMNS = (
 )
 
 
-class AuditQuery:
+class AuditQuery(DuckSession):
     """The audit tables of one output. Use it in a `with`.
 
     Args:
@@ -40,17 +40,9 @@ class AuditQuery:
     """
 
     def __init__(self, output: str, open_runs: OpenRuns | None = None) -> None:
+        super().__init__()
         self._runs = Path(output) / "runs"
         self._open = open_runs or OpenRuns(output, ())
-        self._database = duckdb.connect(":memory:", config={"threads": "2"})
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._database.close()
 
     def files(self, table: str, run_id: str = "*") -> list[str]:
         """Return the table's files, of all runs or of one."""

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from pipelines.budget import budget_facts, budget_gap, budget_line
 from pipelines.model_catalog import LISTED_PROVIDERS, listed_models
-from pipelines.model_list import Send, ServedModels, first_request, read_list
+from pipelines.model_list import Send, ServedModels, bare_url, first_request, read_list
 from pipelines.prepare import PreparedJob
 from pipelines.summary import EXIT_DONE, EXIT_REFUSED
 from transforms.providers import make_provider
@@ -53,12 +54,13 @@ def check_job(prepared: PreparedJob, environ: Mapping[str, str] = os.environ) ->
 
     Returns:
         {"job", "ok", "checks": [{"name", "ok", "says"}], "models": {"listed", "served", "not_served": [names],
-        "complete"} | None}: of the manifest's models that are not retired, those the provider serves; and the exit
-        code: 0, 2, also when the job's own model is missing in a list that is complete, or 6 when the provider refuses
-        the key.
+        "complete"} | None, "budget": `budget_facts` with "gap" | None}: of the manifest's models that are not retired,
+        those the provider serves; why the budget can't be held, or null; and the exit code: 0, 2, also when the job's
+        own model is missing in a list that is complete, or 6 when the provider refuses the key.
     """
     provider = make_provider(prepared.job.model, prepared.answer_schema)
-    findings = [*_settled(prepared), _key(provider, environ)]
+    budget = _budget(prepared)
+    findings = [*_settled(prepared), *_budget_findings(budget), _key(provider, environ)]
     exit_code = EXIT_DONE
     served = None
     if is_embedded(prepared.job.model):
@@ -75,7 +77,7 @@ def check_job(prepared: PreparedJob, environ: Mapping[str, str] = os.environ) ->
         exit_code = _EXIT_WRONG
     checks = [finding.to_json() for finding in findings]
     facts = {"job": prepared.job.name, "ok": exit_code == EXIT_DONE, "checks": checks, "models": models}
-    return facts, exit_code
+    return facts | {"budget": budget}, exit_code
 
 
 def is_embedded(model: ModelSettings) -> bool:
@@ -97,6 +99,21 @@ def _settled(prepared: PreparedJob) -> list[Finding]:
         Finding("price", None if rates is None else True, _price_words(prepared.price_model, rates)),
         *(Finding("warning", None, warning.line) for warning in prepared.model_warnings),
     ]
+
+
+def _budget(prepared: PreparedJob) -> dict[str, Any] | None:
+    facts = budget_facts(prepared.ledger, prepared.run_id, prepared.job.budget)
+    return None if facts is None else facts | {"gap": budget_gap(prepared)}
+
+
+def _budget_findings(budget: dict[str, Any] | None) -> list[Finding]:
+    """Say what is left, and whether a run would ask before it starts."""
+    if budget is None:
+        return []
+    left = Finding("budget", None if budget["unknown_runs"] else True, budget_line(budget))
+    if budget["gap"] is None:
+        return [left]
+    return [left, Finding("budget", None, f"{budget['gap']}; run asks before it starts, or wants --yes")]
 
 
 def _price_words(model: str, rates: tuple[Decimal, Decimal] | None) -> str:
@@ -165,7 +182,7 @@ async def _ask(
 async def _ask_both(
     provider: Provider, probe: HttpRequest, first: HttpRequest, send: Send
 ) -> tuple[HttpRequest, HttpResponse | CallError, ServedModels | None]:
-    if _path(probe) != _path(first):
+    if bare_url(probe) != bare_url(first):
         tried = await send(probe)
         if isinstance(tried, CallError) or tried.status >= 400:
             return probe, tried, None
@@ -173,10 +190,6 @@ async def _ask_both(
     if isinstance(response, CallError) or response.status >= 400:
         return first, response, None
     return first, response, await read_list(provider, first, response, send)
-
-
-def _path(request: HttpRequest) -> str:
-    return request.url.partition("?")[0]
 
 
 def _refusal(provider: Provider, request: HttpRequest, response: HttpResponse) -> tuple[list[Finding], int]:

@@ -4,12 +4,14 @@ Run it without the command line tool: `python -m pipelines.enrich --job=job.yaml
 """
 
 import sys
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam import pvalue
 
 from pipelines.ask_batches import AskBatches, AskBatchesResult, leave_in_flight
+from pipelines.lease_facts import holder
 from pipelines.prepare import PreparedJob
 from pipelines.tally import CloseRun, tally_failure, tally_pending, tally_reused
 from transforms.call_model import CallModel
@@ -21,6 +23,7 @@ from transforms.parse_answers import ParseAnswers
 from transforms.read_answers import ReadAnswers
 from transforms.read_batches import ReadBatches
 from transforms.read_rows import ReadRows
+from transforms.records.errors import ConfigError
 from transforms.render_prompts import RenderPrompts
 from transforms.reuse_answers import ReuseAnswers, ReuseAnswersResult
 from transforms.rules.settle import kept_row, lost_outcome
@@ -47,7 +50,11 @@ class EnrichRows(beam.PTransform):
     """Ask a model about every row of a job's input and write what DESIGN section 4 says; gives EnrichRowsResult.
 
     Args:
-        prepared: the job with everything that was checked before launch (`pipelines.prepare.prepare`).
+        prepared: the `job` of an open run (`pipelines.run.opened`), which holds the output, opens the budget's books
+            and writes the manifest: without it nothing would be paid once only, nor a budget hold.
+
+    Raises:
+        ConfigError: when applied while that run is not open.
     """
 
     def __init__(self, prepared: PreparedJob) -> None:
@@ -57,6 +64,7 @@ class EnrichRows(beam.PTransform):
     def expand(self, root: Any) -> Any:
         """Build the path."""
         job = self._prepared
+        _require_open(job)
         read = root | "ReadRows" >> ReadRows(job.input, job.files, job.input_schema)
         named = read.rows | "IdentifyRows" >> IdentifyRows(job.input.key)
         asked = named.rows | "RenderPrompts" >> RenderPrompts(job.template, job.identity, job.redact)
@@ -99,6 +107,15 @@ class EnrichRows(beam.PTransform):
         counts = read.positions | "ConserveRows" >> ConserveRows(ended)
         counts | "CloseRun" >> CloseRun(job, tallies, parts)
         return EnrichRowsResult([part.rows for part in finished], failures, ended)
+
+
+def _require_open(job: PreparedJob) -> None:
+    """Refuse a run that does not hold its output; a dry run sends nothing and needs no output."""
+    if not job.dry_run and holder(job.job.output, datetime.now(UTC)) != job.run_id:
+        raise ConfigError(
+            f"EnrichRows: run {job.run_id} does not hold {job.job.output}; build and run the pipeline inside "
+            "`with pipelines.run.opened(load_job(...)) as run:`, with EnrichRows(run.job)"
+        )
 
 
 class AskModelResult(NamedTuple):

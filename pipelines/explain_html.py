@@ -23,7 +23,7 @@ from pipelines.explain_html_facts import (
 )
 from pipelines.explain_html_life import has_bars, life
 from pipelines.explain_tree_facts import cost_words, proof_words
-from pipelines.text import milliseconds, moment, money, number, plural
+from pipelines.text import milliseconds, moment, money, number, plural, value_text
 
 _OUTCOMES = {
     "enriched": ("enriched", "good"),
@@ -112,13 +112,7 @@ def _sentence(text: str) -> str:
 def _pretty(value: Any) -> str:
     if isinstance(value, dict | list):
         return orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode()
-    return _shown(value)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return orjson.dumps(value, default=str).decode()
-    return "null" if value is None else str(value)
+    return value_text(value)
 
 
 _FILTERS = {
@@ -128,6 +122,6 @@ _FILTERS = {
     "milliseconds": milliseconds,
     "pretty": _pretty,
     "sentence": _sentence,
-    "shown": _shown,
+    "shown": value_text,
     "words": lambda text: str(text).replace("_", " "),
 }

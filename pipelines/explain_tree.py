@@ -21,7 +21,7 @@ from pipelines.explain_tree_facts import (
     draw_template,
     label_line,
 )
-from pipelines.text import duration, milliseconds, moment, money, number, one_line, plural, printable
+from pipelines.text import duration, milliseconds, moment, money, number, one_line, plural, printable, value_text
 
 _OUTCOME_STYLES = {"enriched": "bold green", "dead_lettered": "bold red", "pending": "bold yellow"}
 _MAX_PROMPT_LINES = 40
@@ -59,7 +59,7 @@ def _draw_source(tree: Tree, story: dict[str, Any], width: int) -> None:
         name_width = min(24, max((len(name) for name in values), default=0))
         for name, value in values.items():
             text = Text(one_line(name, 24).ljust(name_width), style="dim")
-            text.append("  " + one_line(_shown(value), width - name_width - 2), style="not dim")
+            text.append("  " + one_line(value_text(value), width - name_width - 2), style="not dim")
             branch.add(text)
     elif isinstance(values, str):
         branch.add(one_line(values, width))
@@ -193,7 +193,7 @@ def _usage(call: dict[str, Any]) -> str:
 def _draw_end(tree: Tree, story: dict[str, Any], width: int) -> None:
     if story["outcome"] == "enriched":
         answer = story["answer"]
-        said = f"{answer['field']} = {one_line(_shown(answer['value']), 2 * width)}"
+        said = f"{answer['field']} = {one_line(value_text(answer['value']), 2 * width)}"
         branch = tree.add(label_line("Answer", said, "green"))
         if story["parse"]:
             branch.add(Text(f"read: the answer {story['parse']['words']}", style="dim"))
@@ -219,9 +219,3 @@ def _next_for_pending(waits_in: dict[str, Any] | None) -> str:
         return f"{batch} is not submitted yet. Run the job again: it takes this row up."
     since = f" since {moment(waits_in['submitted_at'])}" if waits_in["submitted_at"] else ""
     return f"It waits in {batch} at {waits_in['provider_name']}{since}. Run the job again: it collects what is done."
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return orjson.dumps(value, default=str).decode()
-    return "null" if value is None else str(value)

@@ -40,10 +40,15 @@ def first_request(provider: Provider, probe: HttpRequest) -> HttpRequest:
         probe: its request that tries the key.
     """
     if provider.name == "anthropic":
-        return replace(probe, url=f"{_base(probe)}?limit={_PAGE}")
+        return replace(probe, url=f"{bare_url(probe)}?limit={_PAGE}")
     if provider.name == "openrouter":
         return replace(probe, url=provider.base_url + "/models")
     return probe
+
+
+def bare_url(request: HttpRequest) -> str:
+    """Return a request's address without its query."""
+    return request.url.partition("?")[0]
 
 
 async def read_list(provider: Provider, request: HttpRequest, response: HttpResponse, send: Send) -> ServedModels:
@@ -65,7 +70,7 @@ async def read_list(provider: Provider, request: HttpRequest, response: HttpResp
             return ServedModels(names, is_complete=provider.name in COMPLETE)
         if page.last_id is None:
             break
-        following = replace(request, url=f"{_base(request)}?limit={_PAGE}&after_id={quote(page.last_id, safe='')}")
+        following = replace(request, url=f"{bare_url(request)}?limit={_PAGE}&after_id={quote(page.last_id, safe='')}")
         answer = await send(following)
         if isinstance(answer, CallError) or answer.status >= 400:
             break
@@ -88,7 +93,3 @@ def _page(response: HttpResponse) -> _Page | None:
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
     return _Page(names, data.get("has_more") is True, words(data.get("last_id")))
-
-
-def _base(request: HttpRequest) -> str:
-    return request.url.partition("?")[0]

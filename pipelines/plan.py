@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from pipelines.budget import plan_budget
+from pipelines.budget import plan_budget, unknown_words
 from pipelines.estimate import Load, estimate_cost, estimate_time, expected_output, output_range
 from pipelines.estimate_basis import Basis, find_basis
 from pipelines.model_catalog import judge_model
@@ -116,6 +116,8 @@ def _budget_warnings(budget: dict[str, Any] | None) -> list[str]:
     worst = budget["worst_case_usd"]
     if worst is None:
         return [f"budget.max_usd can't be held: {budget['unknown']}; run asks before it starts"]
+    if budget["left_usd"] is None:
+        return [f"of the budget, {unknown_words(budget['unknown_runs'])}; the next run counts the known costs alone"]
     if Decimal(worst) > Decimal(budget["left_usd"]):
         worst, left = money(worst), money(budget["left_usd"])
         holds = "the run holds what each request may cost at most, and may stop before the end"

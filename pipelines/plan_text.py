@@ -180,6 +180,8 @@ def _budget_text(budget: dict[str, Any]) -> Text:
     worst = budget["worst_case_usd"]
     if worst is None:
         return text.append("worst case unknown", style="yellow")
+    if budget["left_usd"] is None:
+        return text.append(f"worst case {money(worst)}", style="yellow")
     fits = Decimal(worst) <= Decimal(budget["left_usd"])
     return text.append(
         f"worst case {money(worst)} {'fits' if fits else 'does not fit'}", style="green" if fits else "yellow"

@@ -14,21 +14,27 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from pipelines.budget import budget_line
 from pipelines.report_plots import (
     BLUE,
     SKY,
     answer_plot,
     cost_plot,
     histogram_plot,
+    is_drawable,
     outcome_plot,
     timeline_plot,
     traffic_plot,
+    word,
 )
 from pipelines.run_facts import run_facts
 from pipelines.text import duration, milliseconds, moment, money, number, plural
 from transforms.rules.redaction import Redactor
 from transforms.storage.objects import write_atomic
 from transforms.storage.runs import RunFolder
+
+#: Fields whose answers get a picture; of the others a table tells, so that a page of hundreds of fields stays small.
+PICTURED_FIELDS = 16
 
 _BATCH_MODE = "provider_batch_api"
 _STATUS = {
@@ -84,7 +90,7 @@ def _plots(facts: Mapping[str, Any]) -> dict[str, Any]:
         "output": histogram_plot("output tokens of a call", tokens["output"], BLUE),
         "timeline": timeline_plot(facts["batches"]),
         "traffic": traffic_plot(facts["throttling"]["timeline"]),
-        "answers": [answer_plot(answer) for answer in facts["answers"]],
+        "answers": [answer_plot(answer) for answer in facts["answers"][:PICTURED_FIELDS]],
     }
 
 
@@ -117,6 +123,8 @@ def _words(facts: Mapping[str, Any], output: str) -> dict[str, Any]:
         "outcome_alt": ", ".join(
             f"{number(rows[name])} {_spaced(name)}" for name in ("enriched", "dead_lettered", "pending")
         ),
+        "pictured": [one | {"needs_table": _needs_table(one)} for one in facts["answers"][:PICTURED_FIELDS]],
+        "listed": [one | {"words": _value_words(one)} for one in facts["answers"][PICTURED_FIELDS:]],
         "plan_rows": _plan_rows(cost["plan"]),
         "plan_method": _plan_method(cost["plan"]),
         "budget": _budget(cost["budget"]),
@@ -125,6 +133,24 @@ def _words(facts: Mapping[str, Any], output: str) -> dict[str, Any]:
         "commands": _commands(facts, output),
         "versions_words": ", ".join(f"{name} {version}" for name, version in run["versions"].items() if version),
     }
+
+
+def _needs_table(answer: Mapping[str, Any]) -> bool:
+    """Say whether a field's picture can't show its values, for lack of a font."""
+    is_named = answer["kind"] in ("category", "boolean")
+    return is_named and not all(is_drawable(_cut(word(one["value"]), 300)) for one in answer["values"])
+
+
+def _value_words(answer: Mapping[str, Any]) -> str:
+    """Tell of a field's values in a line."""
+    if (stats := answer["stats"]) is not None:
+        return f"{_plain(stats['min'])} to {_plain(stats['max'])}, median {_plain(stats['p50'])}"
+    often = [one for one in answer["values"] if one["count"] > 1][:3]
+    return ", ".join(f"{_cut(word(one['value']), 40)} ({one['share']:.1%})" for one in often)
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{float(value):,.6g}"
 
 
 def _commands(facts: Mapping[str, Any], output: str) -> str:
@@ -169,8 +195,9 @@ def _plan_method(plan: Mapping[str, Any] | None) -> str | None:
 def _budget(budget: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not budget or budget.get("max_usd") is None:
         return None
-    percent = 100 * float(budget["charged_usd"]) / float(budget["max_usd"])
-    return {**budget, "percent": f"{min(100.0, percent):.1f}"}
+    percent = 100 * float(budget["charged_usd"] or 0) / float(budget["max_usd"])
+    unknown = budget_line(budget) if budget.get("unknown_runs") else None
+    return {**budget, "percent": f"{min(100.0, percent):.1f}", "unknown": unknown}
 
 
 def _took(begun: str | None, ended: str | None) -> str:
@@ -211,5 +238,6 @@ _FILTERS: dict[str, Any] = {
     "cut": _cut,
     "tail": lambda text, most: str(text)[-most:],
     "round_count": _round_count,
-    "plain": lambda value: "-" if value is None else f"{float(value):,.6g}",
+    "plain": _plain,
+    "word": word,
 }

@@ -1,26 +1,34 @@
 """The report's pictures: facts of a run in, SVG out, drawn by matplotlib without a display.
 
 Every picture has the page's words beside it (a table or a sentence), so none is the only carrier of a fact; colours
-are told apart by people with colour blindness too (Okabe and Ito's set). Equal facts give equal bytes.
+are told apart by people with colour blindness too (Okabe and Ito's set). A label in a script that no font of the machine
+has is drawn as its number in the table. Equal facts give equal bytes, on machines with the same fonts.
 """
 
 import io
-import warnings
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#9aa0a6",
 )  # fmt: skip
 _INK, _FAINT = "#25282c", "#6b7177"
+#: Comes with matplotlib; has Latin, Greek, Cyrillic, Hebrew, Arabic and many signs.
+_FONT = "DejaVu Sans"
+_WEIGHT = 400
+#: Fonts that have a box or nothing for every letter, letters at the wrong places, or pictures that can't be drawn.
+_NO_FONTS = re.compile(r"last ?resort|blank|emoji|color|^cm[a-z]+[0-9]+$|^stix.*(nonuni|siz)", re.IGNORECASE)
 _STYLE: Any = {
     "svg.hashsalt": "rowbeam",
     "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",
+    "font.family": _FONT,
     "font.size": 9,
     "axes.edgecolor": "#c4c8cc",
     "axes.labelcolor": _FAINT,
@@ -33,6 +41,7 @@ _STYLE: Any = {
     "grid.color": "#e6e8ea",
 }
 _WIDTH = 8.2
+_BREAKS = frozenset("\n")
 _MOST_BATCHES = 30
 _OUTCOMES = {"enriched": GREEN, "dead_lettered": RED, "pending": ORANGE}
 _WORDS = {"enriched": "enriched", "dead_lettered": "dead letters", "pending": "pending"}
@@ -60,7 +69,8 @@ def outcome_plot(rows: dict[str, Any]) -> bytes | None:
 
 def cost_plot(by: Sequence[dict[str, Any]]) -> bytes | None:
     """Draw US dollars by model and mode; None where no cost is known, or there is a single one."""
-    known = [(f"{one['model']}\n{one['mode']}", float(one["cost_usd"])) for one in by if one["cost_usd"] is not None]
+    named = [(f"{_short(str(one['model']))}\n{one['mode']}", one["cost_usd"]) for one in by]
+    known = [(name, float(usd)) for name, usd in named if usd is not None]
     if len(known) < 2 or not any(usd for _, usd in known):
         return None
     return _bars(known, "US dollars", BLUE, lambda usd: f"${usd:,.4g}")
@@ -71,7 +81,7 @@ def histogram_plot(title: str, stats: dict[str, Any] | None, color: str = BLUE) 
     bins = (stats or {}).get("histogram") or []
     if stats is None or not bins or sum(one["count"] for one in bins) < 2:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_style([title])):
         figure, axes = _figure(2.1, width=_WIDTH / 2.4)
         lows = [one["low"] for one in bins]
         widths = [max(one["high"] - one["low"], 1e-9) for one in bins]
@@ -79,7 +89,7 @@ def histogram_plot(title: str, stats: dict[str, Any] | None, color: str = BLUE) 
         for name, dash in (("p50", "-"), ("p99", ":")):
             if stats.get(name) is not None:
                 axes.axvline(stats[name], color=_INK, lw=1, ls=dash, label=f"{name} {_plain(stats[name])}")
-        axes.set_xlabel(title)
+        axes.set_xlabel(_short(title) if is_drawable(title) else "values")
         axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: _plain(value)))
         axes.grid(axis="y")
@@ -147,7 +157,7 @@ def traffic_plot(timeline: Sequence[dict[str, Any]]) -> bytes | None:
 def answer_plot(answer: dict[str, Any]) -> bytes | None:
     """Draw how one field's answers are distributed; None where there is nothing to draw."""
     if answer["kind"] in ("category", "boolean") and answer["values"]:
-        shown = [(_short(_word(one["value"])), float(one["count"])) for one in answer["values"]]
+        shown = [(_short(word(one["value"])), float(one["count"])) for one in answer["values"]]
         total = max(answer["count"], 1)
         return _bars(shown, "rows", PURPLE, lambda count: f"{count:,.0f} ({count / total:.1%})")
     if answer["kind"] == "number" and answer["histogram"]:
@@ -156,8 +166,58 @@ def answer_plot(answer: dict[str, Any]) -> bytes | None:
     return None
 
 
-def _bars(shown: Sequence[tuple[str, float]], xlabel: str, color: str, say: Any) -> bytes:
-    with mpl.rc_context(_STYLE):
+def word(value: Any) -> str:
+    """Return an answer's value as pictures and tables say it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def is_drawable(text: str) -> bool:
+    """Say whether fonts of this machine have every letter of a text."""
+    return None not in map(_font_with, set(text) - _BREAKS)
+
+
+def _style(texts: Iterable[str]) -> Any:
+    """Return the style of a picture with these texts: the usual font first, then those that have what it lacks."""
+    letters = sorted({letter for text in texts for letter in text} - _BREAKS)
+    fonts = [_FONT, *(font for letter in letters if (font := _font_with(letter)) is not None)]
+    return {**_STYLE, "font.family": list(dict.fromkeys(fonts))}
+
+
+@cache
+def _font_with(letter: str) -> str | None:
+    """Return the first font that has a letter."""
+    return next((name for name in _fonts() if ord(letter) in _letters(name)), None)
+
+
+@cache
+def _fonts() -> dict[str, str]:
+    """Return the files of this machine's fonts by name, the usual one and plain ones first.
+
+    Only of fonts that have upright letters of usual weight: matplotlib takes no other for these names.
+    """
+    upright = [font for font in font_manager.fontManager.ttflist if font.style == "normal" and font.weight == _WEIGHT]
+    files = {font.name: font.fname for font in upright if font.stretch == "normal" and not _NO_FONTS.search(font.name)}
+    return {
+        name: files[name] for name in sorted(files, key=lambda name: (name != _FONT, "sans" not in name.lower(), name))
+    }
+
+
+@cache
+def _letters(name: str) -> frozenset[int]:
+    """Return the letters of a font; none of one that can't be read or drawn."""
+    try:
+        font = font_manager.get_font(_fonts()[name])
+    except (RuntimeError, OSError):
+        return frozenset()
+    return frozenset(font.get_charmap()) if font.scalable else frozenset()
+
+
+def _bars(shown: Sequence[tuple[str, float]], xlabel: str, color: str, say: Callable[[float], str]) -> bytes:
+    shown = [
+        (name if is_drawable(name) else f"no. {place} (see the table)", value)
+        for place, (name, value) in enumerate(shown, 1)
+    ]
+    with mpl.rc_context(_style(name for name, _ in shown)):
         lines = sum(1 + name.count("\n") for name, _ in shown)
         figure, axes = _figure(0.75 + 0.24 * max(lines, 2))
         places = range(len(shown))
@@ -174,10 +234,6 @@ def _bars(shown: Sequence[tuple[str, float]], xlabel: str, color: str, say: Any)
 
 def _plain(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _short(text: str, most: int = 32) -> str:
@@ -199,8 +255,5 @@ def _figure(height: float, width: float = _WIDTH) -> tuple[Figure, Any]:
 
 def _svg(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # Its fonts lack some scripts, which show as boxes; nothing on the terminal mends that.
-        warnings.filterwarnings("ignore", "Glyph ", UserWarning)
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     return buffer.getvalue()

@@ -21,20 +21,18 @@ from typing import Any
 import orjson
 import structlog
 
-from pipelines.budget import open_books
-from pipelines.estimate_run import expect
+from pipelines.budget import agree_on_gap, open_books
 from pipelines.job import LoadedJob
 from pipelines.prepare import PreparedJob, list_in_flight, prepare
-from pipelines.prometheus import prometheus_text
+from pipelines.run_margins import afterwards, forecast
 from pipelines.summary import EXIT_BROKEN, EXIT_DONE, RunResult, check_files, summarise
-from transforms.providers.telemetry import open_telemetry
-from transforms.records.errors import OutputBusyError
+from transforms.records.errors import InternalError, OutputBusyError
 from transforms.storage.audit_rows import seal_run
 from transforms.storage.batch_ledger import sweep_unsent
 from transforms.storage.batch_sweep import sweep_prompts
 from transforms.storage.lease import Lease
 from transforms.storage.ledger import segments
-from transforms.storage.objects import read_bytes, write_atomic
+from transforms.storage.objects import read_bytes
 from transforms.storage.output_check import check_output
 from transforms.storage.run_chain import head_link
 from transforms.storage.runs import RunFolder, finish_run, list_runs, new_run_id, start_run, unfinished_runs
@@ -69,22 +67,101 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
         Exception: a worker failed in a way no stage foresaw; the ledger keeps what was answered, and the next run
             takes it up.
     """
-    job = request.loaded.job
     run_id = new_run_id(datetime.now(UTC))
     if request.dry_run:
         return _dry_run(request, run_id, on_prepared)
-    check_output(job.output)
+    check_output(request.loaded.job.output)
     prepared = prepare(request.loaded, run_id)
-    with Lease(str(Path(job.output) / "ledger"), run_id) as lease:
+    agree_on_gap(prepared, request.agree)
+    # Beam takes a second to import: only commands that run a pipeline pay for it.
+    from pipelines.runners import beam_options, runner_name
+
+    options = beam_options(request.beam_args)
+    with _opened(prepared, runner_name(options), report=request.report) as run:
+        if on_prepared:
+            on_prepared(run.job)
+        _run_pipeline(run.job, options)
+    return run.result
+
+
+class OpenRun:
+    """A run that holds its output; what `opened` gives.
+
+    Attributes:
+        job: what to give to `EnrichRows`.
+    """
+
+    def __init__(self, job: PreparedJob) -> None:
+        self.job = job
+        self._result: RunResult | None = None
+
+    @property
+    def result(self) -> RunResult:
+        """Summary, exit code and sentence; there once the `with` block has ended."""
+        if self._result is None:
+            raise InternalError(f"run {self.job.run_id} has no result yet: look at it after the `with` block")
+        return self._result
+
+    def end(self, result: RunResult) -> None:
+        """Take the result."""
+        self._result = result
+
+
+@contextmanager
+def opened(
+    loaded: LoadedJob,
+    *,
+    agree: Callable[[str], bool] = lambda _gap: False,
+    runner: str = "not told",
+    report: bool = False,
+) -> Iterator[OpenRun]:
+    """Open a run for a pipeline of one's own, and close it when the block ends; all that `run_job` does but the pipeline.
+
+    The block builds a pipeline with `EnrichRows(run.job)`, runs it and waits for its end. Meanwhile no other run gets
+    at the output, and the budget's books are open; after it the counts are checked and the manifest is written. Where
+    the block raises, the run counts as killed: the next one takes up what was answered.
+
+    Args:
+        loaded: the job, as `load_job` gives it.
+        agree: asked, with the reason, whether to run though the budget can't be held.
+        runner: the Beam runner's name, for the manifest.
+        report: also write report.html.
+
+    Raises:
+        ConfigError, InputError: the job is wrong, or the budget can't be held and nobody agrees; nothing was spent.
+        OutputBusyError: another run holds the output, or took it over meanwhile.
+        InternalError: the pipeline did not end inside the block, or its counts don't add up.
+    """
+    check_output(loaded.job.output)
+    prepared = prepare(loaded, new_run_id(datetime.now(UTC)))
+    agree_on_gap(prepared, agree)
+    with _opened(prepared, runner, report=report) as run:
+        yield run
+
+
+@contextmanager
+def _opened(prepared: PreparedJob, runner: str, *, report: bool) -> Iterator[OpenRun]:
+    """Hold the output for a block. Whoever has to be asked something was asked before: nobody's thinking holds it up."""
+    output, run_id = prepared.job.output, prepared.run_id
+    with Lease(prepared.ledger, run_id) as lease:
         # A chain of runs that can't be read is found now, and not when everything is paid.
-        head_link(job.output, list_runs(job.output))
-        seal_crashed_runs(job.output)
+        head_link(output, list_runs(output))
+        seal_crashed_runs(output)
         tidy_batches(prepared)
-        open_books(prepared, request.agree)
+        open_books(prepared)
         in_flight = list_in_flight(prepared)
         prepared = replace(prepared, segments=segments(prepared.ledger, exclude_run=run_id), open_batches=in_flight)
         with _stop_when_lost(lease, run_id):
-            return _run(request, prepared, on_prepared, lease)
+            run, started, estimate = OpenRun(prepared), time.time(), forecast(prepared)
+            _start(prepared, runner, started, estimate)
+            yield run
+            result = _settle(prepared, lease, started, estimate)
+            manifest = finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
+            afterwards(prepared, manifest, result, started, report=report)
+            structlog.get_logger("rowbeam").bind(run_id=run_id).info(
+                "run_finished", status=result.summary["status"], **result.summary["rows"]
+            )
+            run.end(result)
 
 
 @contextmanager
@@ -128,79 +205,37 @@ def tidy_batches(job: PreparedJob) -> None:
         sweep_prompts(job.ledger)
 
 
-def _run(
-    request: RunRequest, prepared: PreparedJob, on_prepared: Callable[[PreparedJob], None] | None, lease: Lease
-) -> RunResult:
-    # Beam takes a second to import: only commands that run a pipeline pay for it.
-    from pipelines.runners import beam_options, runner_name
+def _start(prepared: PreparedJob, runner: str, started: float, estimate: dict[str, Any] | None) -> None:
     from transforms._batch_board import board
 
-    log = structlog.get_logger("rowbeam").bind(run_id=prepared.run_id)
-    options = beam_options(request.beam_args)
     board.clear()
-    estimate = _forecast(prepared)
-    started = time.time()
     start_run(prepared.run, job=prepared.job.model_dump(mode="json", by_alias=True), job_sha256=prepared.job_sha256,
-              runner=runner_name(options), started_at=datetime.fromtimestamp(started, UTC),
+              runner=runner, started_at=datetime.fromtimestamp(started, UTC),
               estimate=estimate, model_entry=prepared.model_entry)  # fmt: skip
+    log = structlog.get_logger("rowbeam").bind(run_id=prepared.run_id)
     log.info("run_started", job=prepared.job.name, files=len(prepared.files), segments=len(prepared.segments))
-    if on_prepared:
-        on_prepared(prepared)
-    _run_pipeline(prepared, options)
+
+
+def _settle(prepared: PreparedJob, lease: Lease, started: float, estimate: dict[str, Any] | None) -> RunResult:
+    """Check what the pipeline left against its own counts, and judge the run."""
     if lease.lost:
         raise OutputBusyError(
             f"this run lost its lease on {prepared.job.output}, so its files don't count; its answers are in the "
             f"ledger: run the job again when no other run is at work (rowbeam status says)"
         )
-    totals = orjson.loads(read_bytes(prepared.run.totals))
+    try:
+        totals = orjson.loads(read_bytes(prepared.run.totals))
+    except FileNotFoundError as error:
+        raise InternalError(
+            f"run {prepared.run_id}: no pipeline with EnrichRows(run.job) ended inside the `with opened(...)` block; run it "
+            "there and wait for its end, as `with beam.Pipeline(...)` does"
+        ) from error
     if not totals["rows"]["broken"]:
         check_files(prepared, totals)
     result = summarise(prepared, totals, time.time() - started, estimate)
     Path(prepared.run.totals).unlink()
     shutil.rmtree(prepared.run.asked, ignore_errors=True)
-    manifest = finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
-    _afterwards(prepared, manifest, result, started, report=request.report)
-    log.info("run_finished", status=result.summary["status"], **result.summary["rows"])
     return result
-
-
-def _forecast(prepared: PreparedJob) -> dict[str, Any] | None:
-    """Return what the run is expected to cost; None, and a warning, where that fails: no run depends on it."""
-    try:
-        return expect(prepared)
-    except Exception as error:  # noqa: BLE001 - whatever it was, the run itself will meet it or can do without
-        structlog.get_logger("rowbeam").warning("estimate_failed", run_id=prepared.run_id, error=repr(error))
-        return None
-
-
-def _afterwards(
-    prepared: PreparedJob, manifest: dict[str, Any], result: RunResult, started: float, *, report: bool
-) -> None:
-    """Tell of a run that is done: figures for Prometheus, a collector, the report.
-
-    Each on its own, and none can change how the run ended: what fails is a warning.
-    """
-
-    def leave_metrics() -> None:
-        write_atomic(str(Path(prepared.run.path) / "metrics.prom"), prometheus_text(result.summary, manifest))
-
-    def tell_collector() -> None:
-        telemetry = open_telemetry(prepared.run_id, prepared.provider_address[1])
-        if telemetry is not None:
-            telemetry.run_ended(result.summary, round(started * 1e9), time.time_ns())
-            telemetry.close()
-
-    def draw_report() -> None:
-        from pipelines.report import write_report
-
-        result.summary["outputs"]["report"] = write_report(prepared.job.output, prepared.run_id)["report"]
-
-    steps = [("metrics", leave_metrics), ("telemetry", tell_collector), *([("report", draw_report)] if report else [])]
-    for name, step in steps:
-        try:
-            step()
-        except Exception as error:  # noqa: BLE001 - a picture that can't be drawn must not cost a run its exit code
-            structlog.get_logger("rowbeam").warning(f"{name}_failed", run_id=prepared.run_id, error=repr(error))
 
 
 def _run_pipeline(prepared: PreparedJob, options: Any) -> None:

@@ -9,8 +9,6 @@ from functools import partial
 from types import FrameType
 from typing import Any, Literal
 
-import typer
-
 from pipelines.job import LoadedJob, load_job
 from pipelines.job_secrets import job_secrets
 from pipelines.logs import setup_logs
@@ -70,7 +68,16 @@ def _agree(gap: str, *, yes: bool, as_json: bool) -> bool:
     """Ask whether to run though the budget can't be held; where nobody can be asked, only --yes is a yes."""
     if yes or as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return yes
-    return typer.confirm(f"{gap}. Run all the same, counting only the costs that are known?", err=True)
+    sys.stderr.write(f"{gap}. Run all the same, counting only the costs that are known? [y/N]: ")
+    sys.stderr.flush()
+    answer = ""
+    try:
+        answer = sys.stdin.readline()
+    finally:
+        # Neither Ctrl-C nor the end of the input ends the line.
+        if not answer:
+            sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")
 
 
 @contextmanager

@@ -6,13 +6,13 @@ input without rows no enriched file) is empty. Nothing is copied: DuckDB reads t
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import duckdb
 import orjson
 import pyarrow as pa
 
+from pipelines.duck_session import DuckSession
 from transforms.records.errors import ConfigError
 from transforms.rules.answer_type import AnswerType, json_type
 from transforms.storage.arrow_types import AUDIT_SCHEMAS
@@ -130,19 +130,11 @@ def _named(output: str, name: str, manifests: list[dict[str, Any]]) -> dict[str,
     return found[0]
 
 
-class RunTables:
+class RunTables(DuckSession):
     """A DuckDB connection with views over runs. Use it in a `with`."""
 
     def __init__(self) -> None:
-        self._database = duckdb.connect(":memory:", config={"threads": "2", "preserve_insertion_order": "false"})
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._database.close()
+        super().__init__(preserve_insertion_order="false")
 
     def add(self, run: Run, prefix: str = "") -> None:
         """Make the views <prefix>calls, batches, rows, letters and enriched of a run.

@@ -1,6 +1,6 @@
 """What is at an output: its runs, who holds it now, what waits, and how much the ledger holds."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,12 @@ import orjson
 
 from pipelines.batches import read_batches
 from pipelines.budget import budget_facts
+from pipelines.lease_facts import read_lease
 from transforms.records.errors import ConfigError
 from transforms.records.request import Lane
 from transforms.records.settings import BudgetSettings
 from transforms.storage.ledger import read_answers, segments
 from transforms.storage.objects import read_bytes
-from transforms.storage.processes import ProcessId, is_dead
 from transforms.storage.runs import RUNNING, RunFolder, list_runs
 
 #: Shown instead of "running" for a run that holds the lease no more: it was killed, and the next run will seal it.
@@ -25,7 +25,7 @@ def read_status(output: str, now: datetime) -> dict[str, Any]:
 
     Keys: output, job, latest_run_id, pending_rows, lease, ledger {segments, bytes, settled_requests}, batches (those
     that are open, oldest first; each as `batches.read_batches` tells it), estimate (the latest run's, beside what came;
-    null without one), budget {max_usd, per, charged_usd, left_usd} of the newest run's job (or null), runs (oldest first; each run_id, status,
+    null without one), budget (`budget_facts`) of the newest run's job (or null), runs (oldest first; each run_id, status,
     started_at, ended_at, duration_s, rows, calls, tokens, cost_usd, runner).
 
     Args:
@@ -38,7 +38,7 @@ def read_status(output: str, now: datetime) -> dict[str, Any]:
     """
     if not (Path(output) / "ledger").is_dir() and not (Path(output) / "runs").is_dir():
         raise ConfigError(f"{output} is not the output of a job: it has no runs and no ledger; name the job's `output`")
-    lease = _lease(output, now)
+    lease = read_lease(output, now)
     holder = lease["run_id"] if lease and lease["alive"] else None
     manifests = list_runs(output)
     runs = [_run(manifest, holder) for manifest in manifests]
@@ -96,26 +96,6 @@ def _seconds(start: str, end: str | None) -> float | None:
     if end is None:
         return None
     return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
-
-
-def _lease(output: str, now: datetime) -> dict[str, Any] | None:
-    """Return who holds the output; alive is False for a lease that has expired or whose process is gone."""
-    try:
-        held = orjson.loads(read_bytes(str(Path(output) / "ledger" / "lease.json")))
-        owner = ProcessId(**held["owner"])
-        alive = held["expires_at"] > now.timestamp() and not is_dead(owner)
-        since = datetime.fromtimestamp(held["acquired_at"], UTC)
-        return {
-            "run_id": held["run_id"],
-            "host": owner.host,
-            "pid": owner.pid,
-            "since": since.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "alive": alive,
-        }
-    except FileNotFoundError:
-        return None
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return {"run_id": None, "host": None, "pid": None, "since": None, "alive": False}
 
 
 def _ledger(folder: str) -> dict[str, int]:

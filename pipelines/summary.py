@@ -74,6 +74,7 @@ def summarise(
     batches = count_batches(prepared.run, prepared.ledger)
     exit_code, status, sentence = _judge(prepared, totals, batches["left"])
     known = calls["unknown_cost"] < calls["sent"] or calls["sent"] == 0
+    unpriced = 0 if known else calls["sent"]
     summary = {
         "run_id": prepared.run_id,
         "status": status,
@@ -88,7 +89,7 @@ def summarise(
         "tokens": {"input": calls["input_tokens"], "output": calls["output_tokens"]},
         "cost_usd": calls["cost_usd"] if known else None,
         "estimate": None if estimate is None else compare(estimate, calls),
-        "budget": budget_facts(prepared.ledger, prepared.run_id, prepared.job.budget),
+        "budget": budget_facts(prepared.ledger, prepared.run_id, prepared.job.budget, unpriced_calls=unpriced),
         "duration_s": round(duration_s, 3),
         "outputs": {
             "enriched": prepared.run.enriched,

@@ -3,7 +3,10 @@
 import itertools
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from unicodedata import east_asian_width
+
+import orjson
 
 UNKNOWN = "unknown"
 _CUT = "..."
@@ -83,6 +86,13 @@ def one_line(value: object, width: int) -> str:
     room = width - len(_CUT)
     kept = list(itertools.takewhile(lambda filled: filled <= room, itertools.accumulate(map(cells, text))))
     return text[: len(kept)].rstrip() + _CUT
+
+
+def value_text(value: Any) -> str:
+    """Return a value of a row or an answer as text: lists and objects as JSON, nothing as null."""
+    if isinstance(value, dict | list):
+        return orjson.dumps(value, default=str).decode()
+    return "null" if value is None else str(value)
 
 
 def cells(text: str) -> int:

@@ -101,16 +101,20 @@ def _check_link(scope: Scope, chain: Check, who: str, link: dict[str, Any] | Non
     if before not in known:
         chain.found(f"{who} names run {before} before it, and that run is gone: restore runs/{before}")
         return
-    path = Path(scope.output) / "runs" / before / "manifest.json"
-    _check_hash(chain, who, path, f"run {before}: manifest.json", link["manifest_sha256"])
+    name = f"run {before}: manifest.json"
+    _check_hash(scope, chain, who, (f"runs/{before}/manifest.json", name), link["manifest_sha256"])
     if retention := link.get("retention"):
-        _check_hash(chain, who, Path(scope.output) / retention, retention, link["retention_sha256"])
+        _check_hash(scope, chain, who, (retention, retention), link["retention_sha256"])
 
 
-def _check_hash(chain: Check, who: str, path: Path, name: str, listed: str) -> None:
+def _check_hash(scope: Scope, chain: Check, who: str, place: tuple[str, str], listed: str) -> None:
+    """Check a file, given by its path in the output and its name for people, against its hash."""
+    path, name = Path(scope.output) / place[0], place[1]
     if not path.is_file():
         chain.found(f"{name} is gone, and {who} names it: restore it")
         return
+    if scope.is_linked(place[0]):
+        chain.found(f"{name} is a symbolic link: put the file itself there")
     digest, _ = sha256_file(str(path))
     if digest != listed:
         chain.found(
@@ -138,6 +142,8 @@ def _check_latest(scope: Scope) -> Check:
         check.found(f"latest.json can't be read ({error}): run the job again")
         return check
     known = {manifest["run_id"]: manifest for manifest in ended}
+    if run_id in known and scope.is_linked(f"runs/{run_id}/manifest.json"):
+        check.found(f"run {run_id}: manifest.json is a symbolic link: put the file itself there")
     if run_id not in known or not manifest_path.is_file():
         check.found(f"latest.json names run {run_id}, which is not there or has not ended: restore runs/{run_id}")
     elif known[run_id]["status"] != status:

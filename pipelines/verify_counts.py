@@ -1,6 +1,5 @@
 """Conservation and costs: the rows and the money of each run, counted from its files against what it says of itself."""
 
-import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +10,7 @@ import orjson
 from pipelines.verify_findings import Check, Scope
 from pipelines.verify_tables import Tables
 from transforms.records.failure import Stage
+from transforms.storage.ledger_lines import parse_line
 from transforms.storage.objects import read_bytes
 
 _CHUNK = 50_000
@@ -149,7 +149,7 @@ def _chunks(check: Check, run_id: str, path: str) -> Iterator[list[dict[str, Any
     with Path(path).open("rb", buffering=1 << 18) as lines:
         for number, line in enumerate(lines, 1):
             try:
-                chunk.append(_parsed(line))
+                chunk.append(parse_line(line))
             except (ValueError, TypeError) as error:
                 check.found(f"run {run_id}: {path}, line {number}, can't be read ({error}): restore it")
             if len(chunk) >= _CHUNK:
@@ -157,16 +157,6 @@ def _chunks(check: Check, run_id: str, path: str) -> Iterator[list[dict[str, Any
                 chunk = []
     if chunk:
         yield chunk
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        found = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        found = json.loads(line)  # a lone surrogate, written as an escape
-    if not isinstance(found, dict):
-        raise TypeError(f"expected an object, found {type(found).__name__}")
-    return found
 
 
 def _utf8(text: object) -> str | None:

@@ -58,6 +58,8 @@ def _check_file(
     if not whole.is_file():
         check.found(f"run {run_id}: {path} is gone: restore it")
         return
+    if scope.is_linked(path):
+        check.found(f"run {run_id}: {path} is a symbolic link, or lies behind one: put the file itself there")
     digest, size = sha256_file(str(whole))
     if digest not in _allowed(path, file["sha256"], rewritten):
         shown = f"{size:,} bytes where {file['bytes']:,} were" if size != file["bytes"] else f"still {size:,} bytes"
@@ -91,7 +93,9 @@ def _strangers(scope: Scope, manifest: dict[str, Any]) -> Iterator[str]:
         for folder, folders, names in os.walk(Path(root) / place):
             # What nobody reads: parts that a dying worker left, and files that never got their name.
             folders[:] = [name for name in folders if name != PENDING]
-            for name in names:
+            # A link to a folder is no folder to walk, but a stranger.
+            links = [name for name in folders if (Path(folder) / name).is_symlink()]
+            for name in [*names, *links]:
                 path = (Path(folder) / name).relative_to(root).as_posix()
                 if path not in listed and not name.startswith("."):
                     yield f"runs/{manifest['run_id']}/{path}"

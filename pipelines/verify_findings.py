@@ -63,6 +63,17 @@ class Scope:
         """Return a run's folder."""
         return RunFolder(self.output, manifest["run_id"])
 
+    def is_linked(self, path: str) -> bool:
+        """Say whether a symbolic link stands for a file of a run or of the ledger, or for a folder inside of these.
+
+        What it leads to can change, or go, without a trace in the output; an output as a whole, and a run's folder, may
+        lie elsewhere.
+        """
+        parts = Path(path).parts
+        outer = 2 if parts[0] == "runs" else 1
+        steps = (Path(self.output, *parts[:count]) for count in range(outer + 1, len(parts) + 1))
+        return any(step.is_symlink() for step in steps)
+
     def listed(self, manifest: dict[str, Any], prefix: str) -> list[str]:
         """Return the paths of the files a run lists below a folder of its own, as far as they are there."""
         root = Path(self.folder(manifest).path)

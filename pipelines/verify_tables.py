@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from pipelines.run_tables import literal, quoted
 from pipelines.verify_findings import MAX_IDS, Check, Scope, some
 from pipelines.verify_keys import QUESTIONS
 from transforms.storage.arrow_types import AUDIT_SCHEMAS
@@ -100,9 +101,9 @@ class Tables:
 
     def add_answers(self, run_id: str, paths: Sequence[str], request_id: str, error: str | None) -> None:
         """Add a run's enriched Parquet files to `answers`; request_id and error are the columns of these."""
-        errors = "NULL" if error is None else _name(error)
+        errors = "NULL" if error is None else quoted(error)
         self._answers.append(
-            f"SELECT {_quoted(run_id)}, {_name(request_id)}, {errors} FROM {_parquet(paths)}"  # noqa: S608 - quoted
+            f"SELECT {literal(run_id)}, {quoted(request_id)}, {errors} FROM {_parquet(paths)}"  # noqa: S608 - quoted
         )
 
     def _create(self, name: str, paths: Sequence[str]) -> None:
@@ -133,16 +134,8 @@ def _database() -> duckdb.DuckDBPyConnection:
 
 
 def _parquet(paths: Sequence[str]) -> str:
-    return f"read_parquet([{', '.join(map(_quoted, paths))}], union_by_name = true, hive_partitioning = false)"
+    return f"read_parquet([{', '.join(map(literal, paths))}], union_by_name = true, hive_partitioning = false)"
 
 
 def _is_of(manifests: Sequence[dict[str, Any]]) -> str:
-    return f"r.run_id IN ({', '.join(_quoted(one['run_id']) for one in manifests) or 'NULL'})"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
+    return f"r.run_id IN ({', '.join(literal(one['run_id']) for one in manifests) or 'NULL'})"

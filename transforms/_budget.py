@@ -58,8 +58,8 @@ _UNPRICED_MEMBERS = {
 _LIMITS = frozenset({"max_completion_tokens", "max_output_tokens", "max_tokens"})
 #: Models that search for every answer, which is billed beside the tokens (OpenAI's, and Perplexity's on OpenRouter).
 _SEARCHES = re.compile(r"-search-preview|-search-api|deep-research|^perplexity/")
-#: Above this a budget is no limit of anything; below it, it is less than the smallest amount the log can tell.
-_MOST_USD, _LEAST_USD = 10**12, usd_of(1)
+#: Less than this the log can't tell.
+_LEAST_USD = usd_of(1)
 
 
 def open_log(ledger: str, run_id: str, budget: BudgetSettings) -> BudgetLog:
@@ -69,8 +69,6 @@ def open_log(ledger: str, run_id: str, budget: BudgetSettings) -> BudgetLog:
         ConfigError: no log can keep an account of such an amount.
     """
     assert budget.max_usd is not None  # noqa: S101 - the caller asked
-    if budget.max_usd > _MOST_USD:
-        raise ConfigError(f"budget.max_usd: {budget.max_usd} is no limit; lower it, or remove it")
     if budget.max_usd < _LEAST_USD:
         raise ConfigError(f"budget.max_usd: {budget.max_usd} is less than any request costs; raise it")
     counted = run_id if budget.per == "run" else None

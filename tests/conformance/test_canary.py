@@ -21,6 +21,7 @@ from pipelines.sandbox.server import RunningSandbox
 from tests.conformance.canary import ODD, PLAIN, leaks, written_in
 from tests.conformance.jobs import Output, plain_rows
 from tests.conformance.turnstile import Answer, Turnstile, refusal
+from transforms.storage.lease import Lease
 
 MakeJob = Callable[..., Path]
 
@@ -106,7 +107,8 @@ def test_the_pickled_pipeline_does_not_hold_the_key(
     assert leaks(PLAIN, cloudpickle.dumps(EnrichRows(prepared))) == []
 
     pipeline = beam.Pipeline()
-    _ = pipeline | "EnrichRows" >> EnrichRows(prepared)
+    with Lease(prepared.ledger, prepared.run_id):
+        _ = pipeline | "EnrichRows" >> EnrichRows(prepared)
     proto = pipeline.to_runner_api()
     assert leaks(PLAIN, proto.SerializeToString()) == []
     specs = [

@@ -8,7 +8,7 @@ import apache_beam as beam
 
 from pipelines.enrich import EnrichRows
 from pipelines.job import load_job
-from pipelines.prepare import prepare
+from pipelines.run import opened
 from pipelines.runners import beam_options
 from pipelines.sandbox.server import RunningSandbox
 from tests.conformance.jobs import Output, answers_by_id, plain_rows, run
@@ -36,15 +36,16 @@ def test_serial_bundles_give_the_same_rows_over_few_connections(
     before, dead = output.enriched(singly.summary["run_id"]), output.dead_letters(singly.summary["run_id"])
 
     sandbox.reset()
-    prepared = prepare(load_job(str(job), ["batching.mode=serial_bundle", "output=bundled"]), "20261121T000000-0000aa")
-    pipeline = beam.Pipeline(options=beam_options([f"--runner={runner}"]))
-    _ = pipeline | "EnrichRows" >> EnrichRows(prepared)
-    result = pipeline.run()
-    result.wait_until_finish()
+    with opened(load_job(str(job), ["batching.mode=serial_bundle", "output=bundled"])) as opened_run:
+        pipeline = beam.Pipeline(options=beam_options([f"--runner={runner}"]))
+        _ = pipeline | "EnrichRows" >> EnrichRows(opened_run.job)
+        result = pipeline.run()
+        result.wait_until_finish()
 
+    run_id = opened_run.job.run_id
     stats, bundled = sandbox.stats(), Output(job.parent / "bundled")
-    assert answers_by_id(bundled.enriched(prepared.run_id)) == answers_by_id(before)
-    kinds = {letter["row_id"]: letter["kind"] for letter in bundled.dead_letters(prepared.run_id)}
+    assert answers_by_id(bundled.enriched(run_id)) == answers_by_id(before)
+    kinds = {letter["row_id"]: letter["kind"] for letter in bundled.dead_letters(run_id)}
     assert kinds == {letter["row_id"]: letter["kind"] for letter in dead}
     assert stats["peak_concurrency"] <= _IN_FLIGHT
     # One more connection is the one that asks for the statistics.

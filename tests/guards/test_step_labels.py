@@ -8,13 +8,14 @@ API) by the list that the failing test prints.
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.guards.sources import ROOT, Module, modules
+from tests.guards.sources import Module, modules
+from tests.guards.whole_path import PATHS, build_path
 
 GOLDEN = {
     "real_time": Path(__file__).with_name("step_labels.txt"),
@@ -70,35 +71,16 @@ def _read(pipeline: Any) -> Graph:
     return graph
 
 
-@pytest.fixture(scope="module", params=sorted(GOLDEN))
+@pytest.fixture(scope="module", params=PATHS)
 def path(request: pytest.FixtureRequest) -> str:
-    """Which path: real time, or by batch with batches of earlier runs in flight."""
+    """Which path."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def pipeline(path: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The main job's pipeline with every branch: failed rows are kept, and an earlier run has left a ledger."""
-    import apache_beam as beam
-
-    from pipelines.enrich import EnrichRows
-    from pipelines.job import load_job
-    from pipelines.prepare import prepare
-    from pipelines.runners import remembered_signatures
-
-    output = tmp_path_factory.mktemp("labels")
-    (output / "ledger" / "answers").mkdir(parents=True)
-    (output / "ledger" / "answers" / "20250101T000000-000000-0.jsonl").touch()
-    job = ROOT / "pipelines" / "jobs" / "reviews" / "job.yaml"
-    by_batch = ["model.provider=openai", "model.name=gpt-4o-mini", "batching.mode=auto", "batching.retry_failed=batch"]
-    loaded = load_job(str(job), [f"output={output}", "on_failure=keep", *(by_batch if path == "batch" else [])])
-    prepared = prepare(loaded, "20260101T000000-000000")
-    if path == "batch":
-        prepared = replace(prepared, open_batches=["0" * 64])
-    pipeline = beam.Pipeline()
-    with remembered_signatures():
-        pipeline | "EnrichRows" >> EnrichRows(prepared)
-    return pipeline
+    """The main job's pipeline with every branch."""
+    return build_path(path, tmp_path_factory.mktemp("labels"))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from pipelines.budget import budget_facts, budget_gap, open_books, plan_budget, worst_case_of
+from pipelines.budget import agree_on_gap, budget_facts, budget_gap, open_books, plan_budget, worst_case_of
 from pipelines.job import load_job
 from pipelines.prepare import prepare
 from tests.conformance.jobs import plain_rows, write_csv, write_job
@@ -61,12 +61,12 @@ def test_a_budget_that_cannot_be_held_is_asked_about(prepared, model, gap):
     asked = []
     if gap is None:
         assert budget_gap(job) is None
-        open_books(job, lambda _gap: pytest.fail("asked"))
+        agree_on_gap(job, lambda _gap: pytest.fail("asked"))
         return
     assert gap in budget_gap(job)
     with pytest.raises(ConfigError, match="run with --yes"):
-        open_books(job, lambda text: asked.append(text) or False)
-    open_books(job, lambda text: asked.append(text) or True)
+        agree_on_gap(job, lambda text: asked.append(text) or False)
+    agree_on_gap(job, lambda text: asked.append(text) or True)
     assert asked == [budget_gap(job)] * 2
     assert budget_gap(prepared(model=model, budget={"max_usd": None})) is None
 
@@ -83,7 +83,8 @@ def test_a_plan_shows_budget_and_worst_case(prepared):
     job = prepared()
     found = plan_budget(job, "real_time", 3, 120)
     worst = Decimal(found.pop("worst_case_usd"))
-    assert found == {"max_usd": "1", "per": "output", "charged_usd": "0", "left_usd": "1", "unknown": None}
+    assert found == {"max_usd": "1", "per": "output", "charged_usd": "0", "left_usd": "1", "unknown_runs": 0,
+                     "unknown": None}  # fmt: skip
     assert Decimal("0.00036") < worst < Decimal("0.002")
     assert plan_budget(prepared(budget={"max_usd": None}), "real_time", 3, 120) is None
     unknown = plan_budget(prepared(model={"name": "no-such-model", "allow_unlisted": True}), "real_time", 3, 120)
@@ -111,6 +112,7 @@ def test_what_runs_without_a_budget_cost_is_booked_once(prepared):
         "per": "output",
         "charged_usd": "0.875",
         "left_usd": "0.125",
+        "unknown_runs": 0,
     }
     assert budget_facts(ledger, "r3", BudgetSettings(max_usd=Decimal(1), per="run"))["left_usd"] == "1"
 
@@ -129,15 +131,32 @@ def test_a_log_that_was_removed_gives_no_budget_anew(prepared):
 @pytest.mark.parametrize(
     ("max_usd", "says"),
     [
-        pytest.param("1e60", "is no limit; lower it, or remove it", id="more than there is"),
-        pytest.param("1e-13", "is less than any request costs; raise it", id="less than the log can tell"),
+        pytest.param("1e60", "1e+60 is not allowed; give a number at most 1000000000000", id="more than there is"),
+        pytest.param("1000000000000.01", "give a number at most 1000000000000", id="a cent too much"),
+        pytest.param("0", "0 is not allowed; give a number greater than 0", id="nothing"),
+        pytest.param("true", "true is no amount of US dollars; write a plain number, such as 25 or 0.50", id="a flag"),
+        pytest.param("[]", "[] is no amount of US dollars; write", id="a list"),
+        pytest.param("25 USD", '"25 USD" is no amount of US dollars; write', id="a unit"),
+        pytest.param(".nan", "is no amount of US dollars; write", id="no number"),
+        pytest.param("{usd: 25}", "is no amount of US dollars; write", id="keys"),
     ],
 )
-def test_an_amount_that_no_log_can_keep_is_refused(prepared, max_usd, says):
+def test_what_is_no_budget_is_refused_when_the_job_is_read(prepared, max_usd, says):
+    """In one line that names the key's path; the greatest amount passes."""
+    with pytest.raises(ConfigError) as caught:
+        prepared(f"budget.max_usd={max_usd}")
+    line = str(caught.value)
+    assert line.startswith("--set budget.max_usd: ")
+    assert says in line
+    assert "\n" not in line
+    assert prepared("budget.max_usd=1000000000000").job.budget.max_usd == 10**12
+
+
+def test_an_amount_that_no_log_can_keep_is_refused(prepared):
     """Before anything is sent, in one line, by plan and by run."""
-    job = prepared(f"budget.max_usd={max_usd}")
-    for ask in (lambda: open_books(job, lambda _gap: True), lambda: plan_budget(job, "real_time", 1, 1)):
-        with pytest.raises(ConfigError, match=f"^budget.max_usd: .* {says}$"):
+    job = prepared("budget.max_usd=1e-13")
+    for ask in (lambda: open_books(job), lambda: plan_budget(job, "real_time", 1, 1)):
+        with pytest.raises(ConfigError, match=r"^budget.max_usd: .* is less than any request costs; raise it$"):
             ask()
 
 

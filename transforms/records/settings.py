@@ -5,7 +5,7 @@ line each. Secrets are never held here, only the names of environment variables.
 """
 
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -29,6 +29,18 @@ def _seconds(value: object) -> object:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+
+
+def _usd(value: object) -> object:
+    """Take a plain number of US dollars, also as text; what is too large or too small is left to pydantic."""
+    try:
+        is_amount = not isinstance(value, bool) and Decimal(str(value)).is_finite()
+    except InvalidOperation:
+        is_amount = False
+    if not is_amount:
+        msg = "is no amount of US dollars; write a plain number, such as 25 or 0.50"
+        raise ValueError(msg)
+    return value
 
 
 class _Settings(BaseModel):
@@ -206,11 +218,11 @@ class BudgetSettings(_Settings):
     """What the job may spend. Nothing is sent whose worst case does not fit into what is left (P6).
 
     Attributes:
-        max_usd: US dollars; None: no limit.
+        max_usd: US dollars, at most 10**12: more is no limit of anything; None: no limit.
         per: output: over all runs of the job's output together; run: each run anew.
     """
 
-    max_usd: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_usd: Annotated[Decimal, BeforeValidator(_usd), Field(gt=0, le=10**12)] | None = None
     per: Literal["output", "run"] = "output"
 
 
