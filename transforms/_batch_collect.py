@@ -26,7 +26,7 @@ from transforms.records.errors import ConfigError
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError
 from transforms.records.request import unpack
-from transforms.storage.asked_file import AskedFile
+from transforms.storage.asked_file import AskedFile, results_folder
 from transforms.storage.batch_calls import RecordedCalls, recorded_calls
 from transforms.storage.batch_entry import BatchEntry, Collected, Phase
 from transforms.storage.batch_ledger import (
@@ -37,7 +37,7 @@ from transforms.storage.batch_ledger import (
 )
 from transforms.storage.batch_members import read_member_ids
 from transforms.storage.batch_results import ResultIds, read_lines
-from transforms.storage.objects import create_if_absent
+from transforms.storage.objects import create_if_absent, ensure_folder, join, remove
 
 _GONE = "the provider no longer has the results of its batch; running the job again pays for them again"
 
@@ -95,8 +95,8 @@ class BatchCollector:
         desk, handle, ended = self._desk, entry.handle, entry.ended
         assert handle is not None  # noqa: S101 - the phase says so
         assert ended is not None  # noqa: S101 - likewise
-        marker = Path(desk.ledger) / "batches" / entry.key / "collecting.json"
-        is_first = create_if_absent(str(marker), orjson.dumps({"run_id": desk.settings.run_id, "at_s": time.time()}))
+        marker = join(desk.ledger, "batches", entry.key, "collecting.json")
+        is_first = create_if_absent(marker, orjson.dumps({"run_id": desk.settings.run_id, "at_s": time.time()}))
         recorded = RecordedCalls() if is_first else recorded_calls(desk.ledger, ref.batch_id)
         started_s = handle.submitted_at_s
         latency_ms = round(max(0.0, ended.ended_at_s - started_s) * 1000, 3)
@@ -166,10 +166,10 @@ class BatchCollector:
     def _fetch(self, work: Work, state: BatchState) -> list[Downloaded] | CallError:
         if state.status is BatchStatus.GONE:
             return CallError(FailureKind.RESULTS_GONE, _GONE)
-        folder = Path(work.ref.asked_path).with_suffix(".results")
-        folder.mkdir(exist_ok=True)
+        folder = results_folder(work.ref.asked_path)
+        ensure_folder(folder)
         try:
-            fetched = self._desk.client.fetch(state, str(folder))
+            fetched = self._desk.client.fetch(state, folder)
         except ConfigError as error:  # results at an address that must not see the key
             return CallError(FailureKind.INVALID_RESPONSE, str(error))
         if isinstance(fetched, CallError) and fetched.kind is not FailureKind.RESULTS_GONE:
@@ -202,7 +202,7 @@ class BatchCollector:
         board.collected(ref, ok, failed_)
         if desk.settings.audit.payloads != "full" or desk.settings.audit.redact:
             # The prompts are in no file of the audit, so they don't stay in this one either.
-            Path(requests_path(desk.ledger, ref.batch_key)).unlink(missing_ok=True)
+            remove(requests_path(desk.ledger, ref.batch_key))
         facts = {name: counts[name] for name in ("ok", "missing", "duplicate", "unknown", "malformed", "orphans")}
         LOG.info("batch_collected", extra={"batch_id": ref.batch_id, **facts})
 

@@ -25,6 +25,7 @@ from transforms.storage.batch_ledger import (
     requests_path,
     tokens_in_flight,
 )
+from transforms.storage.objects import local_copy
 
 #: Creates of one batch, all told; a provider that turns this many away will not take the next.
 MAX_ATTEMPTS = 500
@@ -73,7 +74,7 @@ class BatchSender:
             return turn
         desk, attempt, budget = self._desk, entry.attempt, self._desk.worker.budget
         desk.open(ref)
-        facts, path = desk.facts(entry, attempt), requests_path(desk.ledger, entry.key)
+        facts, path = desk.facts(entry, attempt), local_copy(requests_path(desk.ledger, entry.key))
         file_id = None
         if desk.api.uses_files:
             # A file of an attempt that came to nothing is still there.

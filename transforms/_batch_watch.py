@@ -5,7 +5,6 @@ One step never waits; it says when to come again.
 
 import time
 from itertools import islice
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from transforms._batch_board import board
@@ -19,6 +18,7 @@ from transforms.storage.batch_claims import disown
 from transforms.storage.batch_entry import BatchEntry, Cancel, Ended, Handle, Phase, Void
 from transforms.storage.batch_ledger import read_members, record_cancel, record_ended
 from transforms.storage.batch_results import read_lines
+from transforms.storage.objects import is_remote, parent
 
 _TOKEN_LIMIT = "token_limit_exceeded"  # noqa: S105 - a provider's error code
 #: Looks at a create in doubt, or status checks, that may fail one after another before the batch is left for later.
@@ -190,7 +190,8 @@ class BatchWatcher:
     def _is_ours(self, ref: BatchRef, state: BatchState) -> bool | CallError:
         """Tell by the custom ids of its results whether a batch that time and count led to is the one we created."""
         desk = self._desk
-        with TemporaryDirectory(dir=str(Path(ref.asked_path).parent)) as folder:
+        # Beside the asked file, where there is room for results; on this machine where that is in a bucket.
+        with TemporaryDirectory(dir=None if is_remote(ref.asked_path) else parent(ref.asked_path)) as folder:
             fetched = desk.client.fetch(state, folder)
             if isinstance(fetched, CallError):
                 return fetched

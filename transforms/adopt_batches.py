@@ -5,7 +5,6 @@ Nothing is sent here. Safe to retry: the same requests give the same file.
 """
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -15,6 +14,7 @@ from transforms._stage import Counters
 from transforms.records.batch import BatchRef
 from transforms.storage.asked_file import AskedWriter, asked_path
 from transforms.storage.batch_ledger import read_entry
+from transforms.storage.objects import ensure_folder
 
 
 class AdoptBatches(beam.PTransform):
@@ -54,7 +54,7 @@ class _AdoptBatchDoFn(beam.DoFn):
 
     def process(self, keyed: tuple[str, Iterable[tuple[str, bytes] | None]]) -> Iterator[BatchRef]:
         key, requests = keyed
-        Path(self._asked_folder).mkdir(parents=True, exist_ok=True)
+        ensure_folder(self._asked_folder)
         path = asked_path(self._asked_folder, key)
         writer = AskedWriter(path)
         try:

@@ -5,7 +5,6 @@ GroupIntoBatches counts, the stager splits by bytes and by budget; a request tha
 """
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -24,6 +23,7 @@ from transforms.records.usage import Usage
 from transforms.rules.fingerprint import batch_key, custom_id, tagged_sha256
 from transforms.rules.tokens import prompt_tokens
 from transforms.storage.batch_stager import BatchMember, BatchOrigin, BatchStager
+from transforms.storage.objects import ensure_folder
 
 #: At most so many requests are handed to GroupIntoBatches as one element: state costs as much for one.
 _PACKET_SIZE = 25
@@ -138,7 +138,7 @@ class _StageBatchDoFn(beam.DoFn):
 
     def _stager(self, requests: list[bytes]) -> BatchStager:
         settings = self._settings
-        Path(self._asked_folder).mkdir(parents=True, exist_ok=True)
+        ensure_folder(self._asked_folder)
         origin = BatchOrigin(
             settings.run_id, self._api.request_model, self._provider.name, "provider_batch_api", self._provider.base_url
         )

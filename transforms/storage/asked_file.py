@@ -18,6 +18,8 @@ from typing import Self
 
 from transforms.records.errors import InternalError
 from transforms.storage.draft_file import DraftFile
+from transforms.storage.objects import is_remote, join, local_copy, parent
+from transforms.storage.scratch import scratch_path
 
 _HALVES = Struct("=QQ")
 _HALF = "Q"
@@ -29,7 +31,12 @@ _FOOTER = Struct("=8sQ")
 
 def asked_path(folder: str, batch_key: str) -> str:
     """Return where the run whose asked files are in `folder` keeps its requests of a batch."""
-    return str(Path(folder) / f"{batch_key}.asked")
+    return join(folder, f"{batch_key}.asked")
+
+
+def results_folder(path: str) -> str:
+    """Return where this machine keeps the results of a batch while it reads them: beside its asked file, or on its disk."""
+    return scratch_path("results") if is_remote(path) else str(Path(path).with_suffix(".results"))
 
 
 class AskedWriter:
@@ -38,7 +45,7 @@ class AskedWriter:
     def __init__(self, path: str) -> None:
         """Begin the file, under a hidden name in the same folder."""
         self._path = path
-        self._draft = DraftFile(str(Path(path).parent))
+        self._draft = DraftFile(parent(path))
         self._numbers: dict[bytes, int] = {}
         self._offsets = array(_OFFSET, [0])
 
@@ -81,7 +88,7 @@ class AskedFile:
             InternalError: it is damaged.
         """
         self._path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = os.open(local_copy(path), os.O_RDONLY)
         try:
             self._load()
         except BaseException:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from operator import itemgetter
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +15,7 @@ import orjson
 
 from transforms.records.errors import InternalError
 from transforms.records.request import Lane
+from transforms.storage.objects import join, local_copy, open_read
 
 _LANES = {member.value: member for member in Lane}
 _READ_BUFFER_BYTES = 1 << 18
@@ -49,12 +49,12 @@ _VALUES = itemgetter(*(field.name for field in fields(MemberLine)))
 
 def requests_path(ledger: str, key: str) -> str:
     """Return the path of a batch's request file."""
-    return str(Path(ledger) / "requests" / f"{key}.jsonl")
+    return join(ledger, "requests", f"{key}.jsonl")
 
 
 def members_path(ledger: str, key: str) -> str:
     """Return the path of a batch's members file."""
-    return str(Path(ledger) / "requests" / f"{key}.members.jsonl")
+    return join(ledger, "requests", f"{key}.members.jsonl")
 
 
 def member_line(member: MemberLine) -> bytes:
@@ -94,7 +94,7 @@ def _lines(ledger: str, key: str, request_count: int | None) -> Iterator[tuple[i
     """Yield the numbered lines of a members file."""
     path, number = members_path(ledger, key), 0
     try:
-        file = Path(path).open("rb", buffering=_READ_BUFFER_BYTES)  # noqa: SIM115 - closed by the block below
+        file = open_read(path)
     except FileNotFoundError as error:
         raise InternalError(f"{path} is missing; {_cure(key)}") from error
     with file:
@@ -123,7 +123,7 @@ class RequestLines:
             FileNotFoundError: the batch is not staged.
         """
         self._path = requests_path(ledger, key)
-        self._descriptor = os.open(self._path, os.O_RDONLY)
+        self._descriptor = os.open(local_copy(self._path), os.O_RDONLY)
 
     def line(self, offset: int, length: int) -> bytes:
         """Return the line that a MemberLine points to, as it was sent.

@@ -19,7 +19,7 @@ from transforms.storage.batch_entry import Phase, Staged
 from transforms.storage.batch_ledger import give_up, members_path, read_entry, requests_path, write_staged
 from transforms.storage.batch_members import MemberLine, member_line
 from transforms.storage.draft_file import DraftFile
-from transforms.storage.objects import publish, temporary_path
+from transforms.storage.objects import parent, publish, temporary_path
 
 _NONCE_LENGTH = 8
 _AGAIN_TAG = "batch_again"
@@ -125,7 +125,7 @@ class BatchStager:
         if self._draft is not None and not self._has_room(self._draft, len(line)):
             finished = self.finish()
         if self._draft is None:
-            self._draft = _Draft(str(Path(requests_path(self._ledger, "")).parent), self._asked_folder)
+            self._draft = _Draft(parent(requests_path(self._ledger, "")), self._asked_folder)
         self._draft.add(member, line, packed)
         return finished
 
