@@ -15,7 +15,7 @@ READY := $(VENV)/.installed
 SOURCES := pipelines transforms tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint types bench check environment clean
+.PHONY: help demo test soak engines lint types bench check environment clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,10 @@ test: $(READY) ## Run the test suite
 
 soak: $(READY) ## Run the longer tests: every provider killed at every step, and again and again
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m soak tests --ignore=tests/benchmarks --ignore=tests/engines
+
+engines: $(READY) ## Fetch Flink, Beam's job server and Prism, and run the tests on them
+	$(BIN)/python -m tests.engines.fetch
+	$(BIN)/python -m pytest tests/engines
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check $(SOURCES) setup.py

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipelines.batch_words import LEFT, MODE
 from transforms.storage.batch_fold import read_entry
-from transforms.storage.objects import list_files
+from transforms.storage.objects import list_files, local_copy
 from transforms.storage.runs import RunFolder
 
 _NOT_TAKEN = "not_taken"
@@ -42,7 +42,7 @@ def count_batches(run: RunFolder, ledger: str) -> dict[str, int]:
 
 
 def _read(path: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(path, columns=_COLUMNS, filters=[("mode", "=", MODE)]).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(local_copy(path), columns=_COLUMNS, filters=[("mode", "=", MODE)]).to_pylist()
     return rows
 
 

@@ -7,12 +7,12 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from transforms.records.errors import ConfigError
 from transforms.storage.batch_entry import ABANDONED, BatchEntry, Phase
 from transforms.storage.batch_ledger import list_entries
+from transforms.storage.objects import join, list_folders
 from transforms.storage.runs import list_runs
 
 #: Characters of a batch's key that people see and give.
@@ -51,9 +51,9 @@ def read_batches(output: str) -> dict[str, Any]:
 
 def ledger_of(output: str) -> str:
     """Return the ledger's folder. Raises ConfigError when there is no output."""
-    if not (Path(output) / "ledger").is_dir() and not (Path(output) / "runs").is_dir():
+    if not {"ledger", "runs"} & set(list_folders(output)):
         raise ConfigError(f"{output} is not the output of a job: it has no runs and no ledger; name the job's `output`")
-    return str(Path(output) / "ledger")
+    return join(output, "ledger")
 
 
 def find_entry(output: str, entries: Sequence[BatchEntry], name: str) -> BatchEntry:

@@ -1,7 +1,6 @@
 """The budget as the launcher sees it: whether it can be held, what is left of it, and what a plan may cost at most."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,6 +15,7 @@ from transforms.records.request import Prompt
 from transforms.records.settings import BudgetSettings
 from transforms.rules.budget import NO_WORST_CASE, WorstCase, units_down, usd_text
 from transforms.rules.price import PriceTable, Processing
+from transforms.storage.objects import parent
 from transforms.storage.runs import list_runs
 
 _EMPTY = Prompt("", (("user", ""),))
@@ -104,7 +104,7 @@ def budget_facts(ledger: str, run_id: str, budget: BudgetSettings, *, unpriced_c
 
 def _unpriced_calls(ledger: str, budget: BudgetSettings, run_id: str) -> dict[str, int]:
     """Return the calls of each run that has ended, counts against the budget, and has no known cost at all."""
-    runs = [run for run in list_runs(str(Path(ledger).parent)) if budget.per == "output" or run["run_id"] == run_id]
+    runs = [run for run in list_runs(parent(ledger)) if budget.per == "output" or run["run_id"] == run_id]
     return {run["run_id"]: run["counts"]["calls"]["sent"] for run in runs if run["counts"] and run["cost_usd"] is None}
 
 

@@ -2,6 +2,7 @@
 
 from pipelines.screen import Screen
 from pipelines.summary import EXIT_DONE
+from transforms.storage.mirror import local_view
 
 #: Rows of each kind of change that --json tells one by one, at most: tens of MB where answers are long.
 MOST_ROWS = 10_000
@@ -22,5 +23,7 @@ def diff_to_screen(screen: Screen, output: str, run_a: str, run_b: str) -> int:
     from pipelines.diff import EXAMPLES, diff_runs
     from pipelines.diff_text import draw_diff
 
-    screen.show(diff_runs(output, run_a, run_b, MOST_ROWS if screen.as_json else EXAMPLES), draw_diff)
+    with local_view(output) as view:
+        facts = diff_runs(view, run_a, run_b, MOST_ROWS if screen.as_json else EXAMPLES)
+    screen.show(facts, draw_diff)
     return EXIT_DONE

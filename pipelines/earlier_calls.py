@@ -5,7 +5,6 @@ Reads a few columns of the newest runs' Parquet files, up to a number of calls; 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.prepare import PreparedJob
-from transforms.storage.objects import list_files, read_bytes
-from transforms.storage.runs import RunFolder
+from transforms.storage.objects import list_files, local_copy, read_bytes
+from transforms.storage.run_folder import RunFolder, run_ids
 
 _COLUMNS = ["request_id", "input_tokens", "output_tokens", "template_sha256", "lane"]
 _RUNS = 10
@@ -79,8 +78,7 @@ def _add_outputs(found: EarlierCalls, run_id: str, table: pa.Table) -> None:
 def _tables(prepared: PreparedJob) -> Iterator[tuple[str, pa.Table]]:
     """Yield the first questions' calls of each run, the newest run first, file by file."""
     output = prepared.job.output
-    names = sorted((path.parent.name for path in Path(output, "runs").glob("*/manifest.json")), reverse=True)
-    for run_id in names[:_RUNS]:
+    for run_id in run_ids(output)[: -_RUNS - 1 : -1]:
         folder = RunFolder(output, run_id)
         if not _asked_alike(folder, prepared):
             continue
@@ -92,7 +90,7 @@ def _tables(prepared: PreparedJob) -> Iterator[tuple[str, pa.Table]]:
 def _row_groups(path: str) -> Iterator[pa.Table]:
     """Yield a file's row groups; a file that can't be read has nothing to tell: this is a forecast."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(local_copy(path)) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns=_COLUMNS)
     except (OSError, pa.ArrowException, KeyError):

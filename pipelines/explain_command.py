@@ -7,6 +7,7 @@ from pathlib import Path
 from pipelines.explain import explain_row
 from pipelines.screen import Screen
 from transforms.records.errors import ConfigError
+from transforms.storage.mirror import local_view
 from transforms.storage.objects import write_atomic
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -28,7 +29,8 @@ def explain_to_screen(screen: Screen, output: str, row_id: str, run_id: str | No
     """
     if html == "-" and screen.as_json:
         raise ConfigError("--html - prints the page, and --json prints JSON; give --html a file, or leave one out")
-    story = explain_row(output, row_id, run_id)
+    with local_view(output) as view:
+        story = explain_row(view, row_id, run_id)
     if html is None and screen.as_json:
         screen.print_json(story)
         return

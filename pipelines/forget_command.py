@@ -10,6 +10,7 @@ from pipelines.summary import EXIT_DONE
 from transforms.records.errors import ConfigError, OutputBusyError
 from transforms.rules.retention import parse_age
 from transforms.storage.lease import Lease
+from transforms.storage.objects import is_remote
 from transforms.storage.retention import RetentionRule, find_due, forget_run
 
 #: Who holds the output meanwhile, for a run that finds it busy.
@@ -56,6 +57,10 @@ def forget(output: str, older_than: str, *, answers: bool, dead_letters: bool, d
     seconds = parse_age(older_than)
     if seconds is None:
         raise ConfigError(f"--older-than: {older_than!r} is no age; write a number with its unit, such as 30d, 12h, 8w")
+    if is_remote(output):
+        raise ConfigError(
+            f"{output}: forget works on files of this machine; copy the output here, forget, and replace the bucket's files by it"
+        )
     if not (Path(output) / "runs").is_dir():
         raise ConfigError(f"{output} holds no run; name the `output` folder of a job that has run")
     began, now = time.monotonic(), datetime.now(UTC)

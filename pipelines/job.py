@@ -28,9 +28,12 @@ from pipelines.job_errors import (
     show,
     validation_lines,
 )
+from pipelines.job_paths import with_absolute_paths
 from pipelines.job_yaml import load_mapping, load_value
 from transforms.records.errors import ConfigError
 from transforms.records.settings import Job
+from transforms.storage.gcs import StorageError
+from transforms.storage.objects import is_remote, parent, read_bytes
 
 _ENV_PREFIX = "ROWBEAM_"
 _EXACT_INTEGER = 2**53
@@ -86,8 +89,8 @@ def load_job(path: str, overrides: Sequence[str] = (), environ: Mapping[str, str
             raise ConfigError("--set: write --set key.path=value, such as --set pool.timeout=30s")
         _override(data, origins, tuple(key.strip().split(".")), value, "--set")
     job = _check(data, path, origins)
-    folder = Path(path).resolve().parent
-    return LoadedJob(_with_absolute_paths(job, folder, path), path, str(folder), _digest(job, path))
+    folder = parent(path) if is_remote(path) else str(Path(path).resolve().parent)
+    return LoadedJob(with_absolute_paths(job, folder, path), path, folder, _digest(job, path))
 
 
 def check_columns(job: Job, columns: Sequence[str], source: str = "job") -> None:
@@ -152,7 +155,9 @@ def resolve_answer_schema(job: Job, folder: str, source: str = "job") -> dict[st
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_bytes(path)
+    except StorageError as error:
+        raise ConfigError(f"can't read the job file: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path}: can't read the job file: {error.strerror}; check the path") from error
 
@@ -200,39 +205,6 @@ def _check(data: dict[str, Any], path: str, origins: Mapping[tuple[str, ...], st
     if lines := contradiction_lines(job, place):
         raise ConfigError(lines)
     return job
-
-
-def _with_absolute_paths(job: Job, folder: Path, path: str) -> Job:
-    def absolute(name: str) -> str:
-        return os.path.normpath(folder / Path(name).expanduser())
-
-    def existing(key: str, name: str | None) -> str | None:
-        if name is None:
-            return None
-        location = absolute(name)
-        if not Path(location).is_file():
-            raise ConfigError(f"{Path(path).name}: {key}: no file {show(name)} in {folder}; correct the path")
-        return location
-
-    prompt, model, paths = job.prompt, job.model, job.input.path
-    manifest = existing("model.manifest", model.manifest)
-    gguf = absolute(model.gguf) if model.gguf is not None else None
-    return job.model_copy(
-        update={
-            "input": job.input.model_copy(
-                update={"path": absolute(paths) if isinstance(paths, str) else [absolute(each) for each in paths]}
-            ),
-            "output": absolute(job.output),
-            "prompt": prompt.model_copy(
-                update={
-                    "system_file": existing("prompt.system_file", prompt.system_file),
-                    "template_file": existing("prompt.template_file", prompt.template_file),
-                    "lookup": {key: existing(f"prompt.lookup.{key}", name) for key, name in prompt.lookup.items()},
-                }
-            ),
-            "model": model.model_copy(update={"gguf": gguf, "manifest": manifest}),
-        }
-    )
 
 
 def _digest(job: Job, path: str) -> str:

@@ -67,15 +67,15 @@ def secret_lines(data: dict[str, Any], place: Place) -> str:
 
 
 def later_lines(data: dict[str, Any], place: Place) -> str:
-    """Give a line for each remote path, which this version can't read or write; "" when there is none."""
+    """Give a line for each path in a store that can't be read or written; "" when there is none."""
     found = []
     input_settings = data.get("input")
     paths = input_settings.get("path") if isinstance(input_settings, dict) else None
     named = [(("input", "path"), path) for path in (paths if isinstance(paths, list) else [paths])]
     for path, value in [*named, (("output",), data.get("output"))]:
-        if isinstance(value, str) and "://" in value:
+        if isinstance(value, str) and "://" in value and not value.startswith("gs://"):
             found.append(
-                f"{place(path)}: {show(value)} is not in this version, which reads and writes local files only"
+                f"{place(path)}: {show(value)} is in a store that can't be read or written; name a local path, or a gs:// one"
             )
     return "\n".join(found)
 

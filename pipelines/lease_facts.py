@@ -1,12 +1,11 @@
 """Who holds an output, as its lease says."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-from transforms.storage.objects import read_bytes
+from transforms.storage.objects import join, read_bytes
 from transforms.storage.processes import ProcessId, is_dead
 
 
@@ -20,7 +19,7 @@ def read_lease(output: str, now: datetime) -> dict[str, Any] | None:
         now: with a time zone.
     """
     try:
-        held = orjson.loads(read_bytes(str(Path(output) / "ledger" / "lease.json")))
+        held = orjson.loads(read_bytes(join(output, "ledger", "lease.json")))
         owner = ProcessId(**held["owner"])
         alive = held["expires_at"] > now.timestamp() and not is_dead(owner)
         since = datetime.fromtimestamp(held["acquired_at"], UTC)

@@ -28,9 +28,10 @@ from transforms.rules.place import Place, is_same_place
 from transforms.rules.prompt import PromptTemplate
 from transforms.rules.route import is_batch_allowed
 from transforms.storage.batch_ledger import open_entries
+from transforms.storage.bigquery_fill import check_tables
 from transforms.storage.inputs import InputFile, InputSchema, expand, input_schema
 from transforms.storage.ledger import segments
-from transforms.storage.objects import read_bytes
+from transforms.storage.objects import join, read_bytes
 from transforms.storage.runs import RunFolder
 from transforms.storage.tables import enriched_schema
 
@@ -44,6 +45,7 @@ class PreparedJob:
         open_batches: keys of the batches of earlier runs that are in flight at this provider.
         batch_limits: of one batch of the provider's batch API; None where the job can use none, and then
             no_batch_reason says why, in one clause.
+        shared_limits: other processes may make calls of this run too.
         model_entry: what the model manifest knows of the model, the job's own entry laid over it; None: nothing.
         model_warnings: what the job's owner should know about the model before anything is spent.
     """
@@ -71,6 +73,7 @@ class PreparedJob:
     provider_address: Place
     open_batches: list[str] = field(default_factory=list)
     dry_run: bool = False
+    shared_limits: bool = True
     model_entry: ModelEntry | None = None
     model_warnings: list[ModelFinding] = field(default_factory=list)
 
@@ -114,8 +117,8 @@ class PreparedJob:
 
     @property
     def enriched_format(self) -> Literal["parquet", "jsonl"]:
-        """Parquet or jsonl."""
-        return self.job.sinks.enriched
+        """Parquet or jsonl; what goes to BigQuery is Parquet first."""
+        return "jsonl" if self.job.sinks.enriched == "jsonl" else "parquet"
 
     @property
     def call_settings(self) -> CallSettings:
@@ -130,6 +133,7 @@ class PreparedJob:
             job.batching,
             job.audit,
             self.dry_run,
+            shared_limits=self.shared_limits,
             budget=job.budget,
             output_limit=None if self.model_entry is None else self.model_entry.max_output_tokens,
         )
@@ -159,9 +163,13 @@ def prepare(loaded: LoadedJob, run_id: str) -> PreparedJob:
         batch_api, no_batch_reason = None, f"model.entry: {entry.name} is not for the batch API of {job.model.provider}"
     check_batching(job, batch_api is not None)
     flatten, keep = job.answer.flatten, job.on_failure == "keep"
-    columns = AnswerColumns(job.answer.field, answer_schema, template, flatten=flatten, keep=keep)
+    columns = AnswerColumns(
+        job.answer.field, answer_schema, template, flatten=flatten, keep=keep, row_id=job.sinks.enriched == "bigquery"
+    )
     columns.check(schema.names)
-    ledger = str(Path(job.output) / "ledger")
+    enriched = enriched_schema(schema.arrow, columns)
+    check_tables(job.sinks, enriched, job.answer.field)
+    ledger = join(job.output, "ledger")
     return PreparedJob(
         job=job,
         job_sha256=loaded.sha256,
@@ -180,7 +188,7 @@ def prepare(loaded: LoadedJob, run_id: str) -> PreparedJob:
         identity=RequestIdentity(provider.identity()),
         reader=AnswerReader(answer_schema),
         columns=columns,
-        enriched_schema=enriched_schema(schema.arrow, columns),
+        enriched_schema=enriched,
         batch_limits=None if batch_api is None else batch_api.limits,
         no_batch_reason=no_batch_reason,
         provider_address=(provider.name, provider.base_url),

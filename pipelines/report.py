@@ -9,12 +9,14 @@ import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import resources
+from pathlib import PurePath
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pipelines.budget import budget_line
+from pipelines.facts_drift import comparable_run
 from pipelines.report_plots import (
     BLUE,
     SKY,
@@ -28,8 +30,10 @@ from pipelines.report_plots import (
     word,
 )
 from pipelines.run_facts import run_facts
+from pipelines.run_tables import find_run
 from pipelines.text import duration, milliseconds, moment, money, number, plural
 from transforms.rules.redaction import Redactor
+from transforms.storage.mirror import local_view
 from transforms.storage.objects import write_atomic
 from transforms.storage.runs import RunFolder
 
@@ -64,10 +68,20 @@ def write_report(output: str, run_id: str | None = None) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such run.
     """
-    facts = run_facts(output, run_id)
+    with local_view(output, _is_told) as view:
+        run = find_run(view, run_id)
+        earlier = comparable_run(run)
+    runs = {run.run_id, earlier.run_id if earlier else None}
+    with local_view(output, lambda name: _is_told(name) or PurePath(name).parts[:2][-1] in runs) as view:
+        facts = run_facts(view, run.run_id)
     path = RunFolder(output, facts["run"]["run_id"]).report
     write_atomic(path, render_report(facts, output).encode())
     return {"run_id": facts["run"]["run_id"], "report": path, "findings": facts["findings"]}
+
+
+def _is_told(name: str) -> bool:
+    """Say whether a file of an output tells what a run was, in few bytes."""
+    return PurePath(name).name in ("manifest.json", "summary.json")
 
 
 def render_report(facts: Mapping[str, Any], output: str) -> str:

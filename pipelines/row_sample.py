@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from pipelines.prepare import PreparedJob
 from transforms.records.row import RawRow
 from transforms.storage.inputs import InputFile, read_rows
+from transforms.storage.objects import open_read
 
 #: Files looked into, places in a large one, and bytes read at each.
 _FILES = 8
@@ -64,7 +65,7 @@ def sample_rows(prepared: PreparedJob, most: int = 500) -> list[RawRow]:
 
 
 def _from_file(prepared: PreparedJob, file: InputFile, most: int) -> list[RawRow]:
-    if not file.compressed and file.format != "parquet" and file.size < _PLACES * _BLOCK_BYTES:
+    if not file.compressed and file.format in ("csv", "jsonl") and file.size < _PLACES * _BLOCK_BYTES:
         return _spread(read_rows(file, prepared.input, prepared.input_schema), most)
     pieces = _pieces(prepared, file)
     rows: list[RawRow] = []
@@ -85,7 +86,7 @@ def _spread(rows: Iterable[object], most: int) -> list[RawRow]:
 
 def _pieces(prepared: PreparedJob, file: InputFile) -> list[Iterator[object]]:
     settings, schema = prepared.input, prepared.input_schema
-    if file.format == "parquet":
+    if file.format in ("parquet", "bigquery"):
         groups = len(file.group_rows)
         starts = sorted({groups * place // _PLACES for place in range(_PLACES)}) or [0]
         return [read_rows(file, settings, schema, start, min(start + 1, groups)) for start in starts]
@@ -98,7 +99,7 @@ def _pieces(prepared: PreparedJob, file: InputFile) -> list[Iterator[object]]:
 
 def _from_block(prepared: PreparedJob, file: InputFile, offset: int) -> Iterator[object]:
     """Read the whole lines of one block of a text file as a small file of its own."""
-    with Path(file.location).open("rb") as opened:
+    with open_read(file.location) as opened:
         opened.seek(offset)
         block = opened.read(_BLOCK_BYTES)
     first, last = block.find(b"\n") + 1, block.rfind(b"\n") + 1

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -11,7 +10,7 @@ from pipelines.audit_query import AuditQuery, plain
 from transforms.records.errors import RowError
 from transforms.records.row import Outcome
 from transforms.rules.identity import content_sha256, row_key
-from transforms.storage.objects import list_files
+from transforms.storage.objects import list_files, open_read
 from transforms.storage.run_folder import RunFolder
 
 
@@ -128,7 +127,7 @@ def _lines_with(folder: str, text: str) -> Iterator[tuple[str, int, dict[str, An
     """Yield (file, line, object) of a folder's JSON lines that hold a text; the search is on bytes, to be fast."""
     needle = orjson.dumps(text)
     for path in list_files(folder, ".jsonl"):
-        with Path(path).open("rb") as file:
+        with open_read(path) as file:
             for number, line in enumerate(file, 1):
                 if needle in line:
                     yield path, number, orjson.loads(line)

@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 import structlog
 
+from pipelines.bigquery_close import fill_tables
 from pipelines.budget import agree_on_gap, open_books
 from pipelines.job import LoadedJob
 from pipelines.prepare import PreparedJob, list_in_flight, prepare
@@ -30,9 +31,11 @@ from transforms.records.errors import InternalError, OutputBusyError
 from transforms.storage.audit_rows import seal_run
 from transforms.storage.batch_ledger import sweep_unsent
 from transforms.storage.batch_sweep import sweep_prompts
+from transforms.storage.bigquery_fill import open_tables
 from transforms.storage.lease import Lease
 from transforms.storage.ledger import segments
-from transforms.storage.objects import read_bytes
+from transforms.storage.limit_shares import forget_shares
+from transforms.storage.objects import read_bytes, remove, remove_tree
 from transforms.storage.output_check import check_output
 from transforms.storage.run_chain import head_link
 from transforms.storage.runs import RunFolder, finish_run, list_runs, new_run_id, start_run, unfinished_runs
@@ -74,9 +77,10 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
     prepared = prepare(request.loaded, run_id)
     agree_on_gap(prepared, request.agree)
     # Beam takes a second to import: only commands that run a pipeline pay for it.
-    from pipelines.runners import beam_options, runner_name
+    from pipelines.runners import beam_options, is_one_process, runner_name
 
     options = beam_options(request.beam_args)
+    prepared = replace(prepared, shared_limits=not is_one_process(options))
     with _opened(prepared, runner_name(options), report=request.report) as run:
         if on_prepared:
             on_prepared(run.job)
@@ -149,14 +153,17 @@ def _opened(prepared: PreparedJob, runner: str, *, report: bool) -> Iterator[Ope
         seal_crashed_runs(output)
         tidy_batches(prepared)
         open_books(prepared)
+        open_tables(prepared.job.sinks, prepared.enriched_schema, prepared.job.answer.field)
         in_flight = list_in_flight(prepared)
         prepared = replace(prepared, segments=segments(prepared.ledger, exclude_run=run_id), open_batches=in_flight)
         with _stop_when_lost(lease, run_id):
             run, started, estimate = OpenRun(prepared), time.time(), forecast(prepared)
             _start(prepared, runner, started, estimate)
             yield run
+            forget_shares(prepared.ledger, run_id)
             result = _settle(prepared, lease, started, estimate)
             manifest = finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
+            result = fill_tables(prepared, result)
             afterwards(prepared, manifest, result, started, report=report)
             structlog.get_logger("rowbeam").bind(run_id=run_id).info(
                 "run_finished", status=result.summary["status"], **result.summary["rows"]
@@ -190,7 +197,7 @@ def seal_crashed_runs(output: str) -> None:
     """Write the audit tables of runs that ended without doing so. Only with the lease in hand."""
     for crashed in unfinished_runs(output):
         counts = seal_run(output, crashed)
-        shutil.rmtree(RunFolder(output, crashed).asked, ignore_errors=True)
+        remove_tree(RunFolder(output, crashed).asked)
         structlog.get_logger("rowbeam").info("crashed_run_sealed", run_id=crashed, **counts)
 
 
@@ -233,8 +240,8 @@ def _settle(prepared: PreparedJob, lease: Lease, started: float, estimate: dict[
     if not totals["rows"]["broken"]:
         check_files(prepared, totals)
     result = summarise(prepared, totals, time.time() - started, estimate)
-    Path(prepared.run.totals).unlink()
-    shutil.rmtree(prepared.run.asked, ignore_errors=True)
+    remove(prepared.run.totals)
+    remove_tree(prepared.run.asked)
     return result
 
 

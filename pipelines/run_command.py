@@ -16,7 +16,7 @@ from pipelines.mishaps import EXIT_INTERRUPTED
 from pipelines.prepare import PreparedJob
 from pipelines.progress import choose_form, shown_progress
 from pipelines.run import RunRequest, run_job
-from pipelines.run_meter import is_local_run
+from pipelines.run_meter import is_local_run, is_local_runner
 from pipelines.screen import Screen, leave
 from pipelines.summary import EXIT_DONE, RunResult
 from transforms.providers import make_provider
@@ -47,7 +47,7 @@ def run_to_screen(
     screen.keep_secret(secrets)
     setup_logs(log_level, log_format, secrets)
     is_local = is_local_run(beam_args)
-    if is_local and not dry_run:
+    if is_local_runner(beam_args) and not dry_run:
         _require_key(loaded)
     form = choose_form(as_json=screen.as_json, log_format=log_format)
 

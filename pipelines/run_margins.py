@@ -1,7 +1,6 @@
 """What surrounds a run and can't change how it ends: what it is expected to cost, and what is told of it afterwards."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -11,7 +10,7 @@ from pipelines.prepare import PreparedJob
 from pipelines.prometheus import prometheus_text
 from pipelines.summary import RunResult
 from transforms.providers.telemetry import open_telemetry
-from transforms.storage.objects import write_atomic
+from transforms.storage.objects import join, write_atomic
 
 
 def forecast(prepared: PreparedJob) -> dict[str, Any] | None:
@@ -39,7 +38,7 @@ def afterwards(
     """
 
     def leave_metrics() -> None:
-        write_atomic(str(Path(prepared.run.path) / "metrics.prom"), prometheus_text(result.summary, manifest))
+        write_atomic(join(prepared.run.path, "metrics.prom"), prometheus_text(result.summary, manifest))
 
     def tell_collector() -> None:
         telemetry = open_telemetry(prepared.run_id, prepared.provider_address[1])

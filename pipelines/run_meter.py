@@ -142,11 +142,20 @@ def _stage(now: Counter[str], total: int, done: int, accepted: int) -> Literal["
 
 def is_local_run(beam_args: Sequence[str]) -> bool:
     """Say whether these Beam options run the pipeline in this process, where its counts can be seen."""
-    runner, mode = "", ""
+    given = _given(beam_args)
+    is_alone = given.get("--direct_num_workers", "1") == "1" or given.get("--direct_running_mode") == "multi_threading"
+    return is_local_runner(beam_args) and is_alone and given.get("--direct_running_mode") != "multi_processing"
+
+
+def is_local_runner(beam_args: Sequence[str]) -> bool:
+    """Say whether these Beam options run the pipeline on this machine, with this environment's variables."""
+    return _given(beam_args).get("--runner", "").rsplit(".", 1)[-1].lower() in _LOCAL_RUNNERS
+
+
+def _given(beam_args: Sequence[str]) -> dict[str, str]:
+    """Return each option's value, whether it is written with an equals sign or as the next word."""
+    given = {}
     for word, following in zip_longest(beam_args, beam_args[1:], fillvalue=""):
-        name, _, value = word.partition("=")
-        if name == "--runner":
-            runner = value or following
-        elif name == "--direct_running_mode":
-            mode = value or following
-    return runner.rsplit(".", 1)[-1].lower() in _LOCAL_RUNNERS and mode in ("", "in_memory", "multi_threading")
+        name, equals, value = word.partition("=")
+        given[name] = value if equals else following
+    return given

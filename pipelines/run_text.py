@@ -18,7 +18,7 @@ from pipelines.estimate_text import estimate_line
 from pipelines.plan_text import make_facts
 from pipelines.summary import COLLECT_HINT
 from pipelines.text import cells, duration, money, number, one_line, plural
-from transforms.storage.objects import list_files
+from transforms.storage.objects import is_remote, list_files, local_copy, open_read
 
 _SAMPLE_ROWS = 5
 _TOP_FAILURES = 5
@@ -64,7 +64,7 @@ def draw_run(facts: dict[str, Any], console: Console) -> None:
 
 
 def _first_parquet(path: str, field: str) -> list[dict[str, Any]]:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(local_copy(path)) as file:
         names = file.schema_arrow.names
         columns = names[: names.index(field) + 1]
         batch = next(file.iter_batches(batch_size=4 * _SAMPLE_ROWS, columns=columns), None)
@@ -74,7 +74,7 @@ def _first_parquet(path: str, field: str) -> list[dict[str, Any]]:
 
 def _first_lines(path: str, field: str) -> list[dict[str, Any]]:
     rows = []
-    with Path(path).open("rb") as file:
+    with open_read(path) as file:
         for line in file:
             row = orjson.loads(line)
             names = list(row)
@@ -213,7 +213,7 @@ def _draw_outputs(summary: dict[str, Any], console: Console) -> None:
     names = {"enriched": "Enriched", "dead_letters": "Dead letters", "audit": "Audit", "report": "Report"}
     for name, label in names.items():
         path = summary["outputs"].get(name)
-        if path and Path(path).exists():
+        if path and (is_remote(path) or Path(path).exists()):
             table.add_row(label, Text(short_path(path)))
     console.print(table)
 

@@ -1,31 +1,39 @@
-"""The user's choice of runner as Beam options.
+"""The user's choice of runner as Beam options, with what each engine needs filled in or asked for.
 
 The local default is FnApiRunner. Beam's DirectRunner falls back to an older runner once GroupIntoBatches is in the
 graph, which is several times slower and breaks self-checkpointing splittable DoFns, so `--runner=DirectRunner` (and
-no runner at all) also runs on FnApiRunner.
+no runner at all) also runs on FnApiRunner; with --direct_num_workers, on so many processes.
 """
 
-import logging
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import structlog
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    FlinkRunnerOptions,
+    PipelineOptions,
+    PortableOptions,
+    PrismRunnerOptions,
+    SetupOptions,
+    StandardOptions,
+)
 from apache_beam.runners.runner import create_runner
 from apache_beam.transforms import core
 
+from pipelines.engine_checks import EMBEDDED_FLINK, check_engine, is_this_machine
+from pipelines.engine_logs import quiet_beam
 from transforms.records.errors import ConfigError
 
 _LOCAL = {"", "directrunner", "fnapirunner", "bundlebaseddirectrunner"}
-# They log a failed bundle, with its traceback, once for each stage it passed; the run's last sentence says it once.
-_FAILURE_LOGGERS = (
-    "apache_beam.runners.common",
-    "apache_beam.runners.worker.sdk_worker",
-    "apache_beam.runners.worker.data_plane",
-)
 _FN_API_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+_LOCAL_PROCESSES = "pipelines.engine_local.FnApiRunner"
+_WORKER = "rowbeam-worker"
 
 
 class _CachedViews(PipelineOptions):
@@ -48,23 +56,71 @@ class _CachedViews(PipelineOptions):
 
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Return Beam's options for the arguments after `--`, with the local runner made FnApiRunner.
+    """Return Beam's options for the arguments after `--`: the local runner made FnApiRunner, the rest filled in.
 
     Unless logs are at debug, Beam's tracebacks of failed bundles are no longer logged.
 
     Raises:
-        ConfigError: Beam has no runner of that name, or what it needs is not installed.
+        ConfigError: Beam has no runner of that name, or what it needs is missing; in one line, before anything starts.
     """
-    _quiet_failures()
+    quiet_beam()
     options = _CachedViews(list(arguments))
     standard = options.view_as(StandardOptions)
     asked = standard.runner or ""
-    if asked.rsplit(".", 1)[-1].lower() in _LOCAL:
-        standard.runner = _FN_API_RUNNER
+    engine = asked.rsplit(".", 1)[-1].lower()
+    if engine in _LOCAL:
+        standard.runner = _FN_API_RUNNER if options.view_as(DirectOptions).direct_num_workers == 1 else _LOCAL_PROCESSES
         structlog.get_logger("rowbeam").info("runner_chosen", asked=asked or None, runner="FnApiRunner")
-    else:
-        _check_runner(asked)
+        return options
+    _check_runner(asked)
+    problems = _fill_in(engine, options) or check_engine(engine, options)
+    if problems:
+        raise ConfigError(f"--runner={asked}: {'; '.join(problems)}")
     return options
+
+
+def _fill_in(engine: str, options: PipelineOptions) -> list[str]:
+    """Set what the user left out and this machine can tell; return what only the user can say."""
+    setup, portable = options.view_as(SetupOptions), options.view_as(PortableOptions)
+    if setup.setup_file == "setup.py":
+        # Beam goes to the file's folder by the path's first part, which must be there.
+        setup.setup_file = "./setup.py"
+    problems = []
+    if engine == "prismrunner" and not options.view_as(PrismRunnerOptions).prism_location:
+        options.view_as(PrismRunnerOptions).prism_location = shutil.which("prism")
+    elif engine in ("flinkrunner", "portablerunner") and portable.environment_type is None:
+        problems = _choose_environment(_cluster(engine, options), portable)
+    if (portable.environment_type or "").upper() == "PROCESS" and not portable.environment_config:
+        _name_worker(portable)
+    return problems
+
+
+def _cluster(engine: str, options: PipelineOptions) -> str:
+    """Return the address that tells where the workers are."""
+    if engine == "flinkrunner":
+        return str(options.view_as(FlinkRunnerOptions).flink_master)
+    return options.view_as(PortableOptions).job_endpoint or ""
+
+
+def _choose_environment(cluster: str, portable: PortableOptions) -> list[str]:
+    """Run the job's Python in this process for an embedded cluster, in processes of their own for one on this machine."""
+    if cluster in ("", "embed", *EMBEDDED_FLINK):
+        return []
+    if not is_this_machine(cluster):
+        said = (
+            f"say how the workers of {cluster} run the job's Python: --environment_type=DOCKER with "
+            f"--sdk_container_image=IMAGE, PROCESS with --environment_option=process_command=PATH of their {_WORKER}, "
+            f"or EXTERNAL with --environment_config=HOST:PORT of a worker pool"
+        )
+        return [said]
+    portable.environment_type = "PROCESS"
+    return []
+
+
+def _name_worker(portable: PortableOptions) -> None:
+    worker = Path(sys.executable).with_name(_WORKER)
+    if not portable.lookup_environment_option("process_command") and worker.is_file():
+        portable.add_environment_option(f"process_command={worker}")
 
 
 @contextmanager
@@ -109,10 +165,9 @@ def _check_runner(asked: str) -> None:
         ) from error
 
 
-def _quiet_failures() -> None:
-    if logging.getLogger().getEffectiveLevel() > logging.DEBUG:
-        for name in _FAILURE_LOGGERS:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+def is_one_process(options: PipelineOptions) -> bool:
+    """Say whether all of a run's calls are made in the process that launches it."""
+    return options.view_as(StandardOptions).runner == _FN_API_RUNNER
 
 
 def runner_name(options: PipelineOptions) -> str:

@@ -1,19 +1,17 @@
 """What is at an output: its runs, who holds it now, what waits, and how much the ledger holds."""
 
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-from pipelines.batches import read_batches
+from pipelines.batches import ledger_of, read_batches
 from pipelines.budget import budget_facts
 from pipelines.lease_facts import read_lease
-from transforms.records.errors import ConfigError
 from transforms.records.request import Lane
 from transforms.records.settings import BudgetSettings
 from transforms.storage.ledger import read_answers, segments
-from transforms.storage.objects import read_bytes
+from transforms.storage.objects import join, read_bytes, size
 from transforms.storage.runs import RUNNING, RunFolder, list_runs
 
 #: Shown instead of "running" for a run that holds the lease no more: it was killed, and the next run will seal it.
@@ -36,8 +34,7 @@ def read_status(output: str, now: datetime) -> dict[str, Any]:
         ConfigError: there is no output.
         InternalError: the ledger is damaged.
     """
-    if not (Path(output) / "ledger").is_dir() and not (Path(output) / "runs").is_dir():
-        raise ConfigError(f"{output} is not the output of a job: it has no runs and no ledger; name the job's `output`")
+    ledger = ledger_of(output)
     lease = read_lease(output, now)
     holder = lease["run_id"] if lease and lease["alive"] else None
     manifests = list_runs(output)
@@ -50,7 +47,7 @@ def read_status(output: str, now: datetime) -> dict[str, Any]:
         "latest_run_id": latest["run_id"] if latest else None,
         "pending_rows": latest["rows"]["pending"] if latest else None,
         "lease": lease,
-        "ledger": _ledger(str(Path(output) / "ledger")),
+        "ledger": _ledger(ledger),
         "batches": [batch for batch in read_batches(output)["batches"] if batch["closed_at"] is None],
         "estimate": _estimate(output, latest["run_id"]) if latest else None,
         "budget": _budget(output, manifests[-1]) if manifests else None,
@@ -61,7 +58,7 @@ def read_status(output: str, now: datetime) -> dict[str, Any]:
 def _budget(output: str, newest: dict[str, Any]) -> dict[str, Any] | None:
     """Return what the budget's log says now, by the newest run's settings."""
     settings = BudgetSettings.model_validate(newest["job"].get("budget") or {})
-    return budget_facts(str(Path(output) / "ledger"), newest["run_id"], settings)
+    return budget_facts(join(output, "ledger"), newest["run_id"], settings)
 
 
 def _estimate(output: str, run_id: str) -> dict[str, Any] | None:
@@ -105,5 +102,5 @@ def _ledger(folder: str) -> dict[str, int]:
         settled.update(
             bytes.fromhex(answer.request_id[:32]) for answer in read_answers(path) if answer.lane is Lane.MAIN
         )
-    total = sum(Path(path).stat().st_size for path in paths)
+    total = sum(map(size, paths))
     return {"segments": len(paths), "bytes": total, "settled_requests": len(settled)}

@@ -13,7 +13,7 @@ from pipelines.text import plural
 from transforms.records.errors import InternalError
 from transforms.records.failure import FailureKind, Stage
 from transforms.storage.damaged_files import damaged_files
-from transforms.storage.objects import list_files
+from transforms.storage.objects import list_files, open_read
 
 EXIT_DONE = 0
 EXIT_DEAD_LETTERS = 1
@@ -47,7 +47,7 @@ def check_files(prepared: PreparedJob, totals: dict[str, Any]) -> None:
     """Compare the enriched files with the proved counts. Raises InternalError when they differ."""
     if prepared.enriched_format != "parquet":
         return
-    written = sum(pq.ParquetFile(path).metadata.num_rows for path in list_files(prepared.run.enriched, ".parquet"))
+    written = sum(map(_row_count, list_files(prepared.run.enriched, ".parquet")))
     kept = (
         sum(entry["rows"] for entry in totals["dead_letters"] if entry["stage"] != Stage.READ) if prepared.keep else 0
     )
@@ -57,6 +57,11 @@ def check_files(prepared: PreparedJob, totals: dict[str, Any]) -> None:
             f"{prepared.run.enriched} holds {written} rows where {expected} were enriched; "
             f"don't use this run's files: run the job again (answers are in the ledger and cost nothing)"
         )
+
+
+def _row_count(path: str) -> int:
+    with open_read(path) as file:
+        return int(pq.read_metadata(file).num_rows)
 
 
 def summarise(

@@ -2,6 +2,7 @@
 
 from pipelines.screen import Screen
 from pipelines.summary import EXIT_BROKEN, EXIT_DONE
+from transforms.storage.mirror import local_view
 
 
 def verify_to_screen(screen: Screen, output: str, run_id: str | None = None, expect: str | None = None) -> int:
@@ -19,7 +20,8 @@ def verify_to_screen(screen: Screen, output: str, run_id: str | None = None, exp
     from pipelines.verify import verify_output
     from pipelines.verify_text import draw_verified
 
-    facts = verify_output(output, run_id, expect)
+    with local_view(output) as view:
+        facts = verify_output(view, run_id, expect) | {"output": output}
     screen.show(facts, draw_verified)
     if facts["ok"]:
         return EXIT_DONE

@@ -9,22 +9,25 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from transforms._budget import RunBudget
 from transforms.providers import make_provider
 from transforms.providers.base import Provider
 from transforms.providers.batch_http import BatchHttp
+from transforms.providers.permits import Permits
 from transforms.providers.pool import CallPool
 from transforms.providers.telemetry import Telemetry, open_telemetry
 from transforms.records.call import BatchEnded, CallRecord
 from transforms.records.errors import ConfigError
 from transforms.records.run import CallSettings
+from transforms.records.settings import PoolSettings
 from transforms.rules.call_record import CallRecorder
 from transforms.rules.price import PriceTable
 from transforms.rules.redaction import Redactor
-from transforms.storage.ledger import SegmentWriter
+from transforms.rules.shares import whole_units
+from transforms.storage.limit_shares import LimitShares
+from transforms.storage.open_segment import Segment, open_segment
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Worker:
     """A process's means of making calls."""
 
     pool: CallPool
-    segment: SegmentWriter
+    segment: Segment
     provider: Provider
     key: str | None
     budget: RunBudget | None
@@ -114,7 +117,7 @@ def _make(settings: CallSettings) -> Worker:
     key = read_key(provider)
     closers: list[Any] = []
     pool_settings = settings.pool
-    if settings.model.provider == "llama_cpp" and settings.model.base_url is None:
+    if _is_embedded(settings):
         from transforms.providers.embedded import EmbeddedServer
 
         server = EmbeddedServer(settings.model)
@@ -122,7 +125,7 @@ def _make(settings: CallSettings) -> Worker:
         closers.append(server)
         in_flight = min(pool_settings.max_in_flight, settings.model.slots)
         pool_settings = pool_settings.model_copy(update={"max_in_flight": in_flight})
-    segment = SegmentWriter(str(Path(settings.ledger) / "answers"), settings.run_id)
+    segment = open_segment(settings.ledger, settings.run_id)
     recorder = CallRecorder(
         run_id=settings.run_id,
         provider_name=provider.name,
@@ -143,11 +146,46 @@ def _make(settings: CallSettings) -> Worker:
     if telemetry is not None:
         closers.append(telemetry)
         record = partial(_keep_and_tell, segment, telemetry)
-    pool = CallPool(provider, key, pool_settings, settings.batching, recorder=recorder, record=record, purse=purse)
+    pool = CallPool(
+        provider,
+        key,
+        pool_settings,
+        settings.batching,
+        recorder=recorder,
+        record=record,
+        purse=purse,
+        shares=_shares(settings),
+        permits=_permits(pool_settings),
+    )
     return Worker(pool, segment, provider, key, budget, telemetry, closers)
 
 
-def _keep_and_tell(segment: SegmentWriter, telemetry: Telemetry, record: CallRecord | BatchEnded) -> None:
+def _shares(settings: CallSettings) -> LimitShares | None:
+    """Return this process's place among those that share the run's limits; None where it has them for itself."""
+    if not settings.shared_limits or _is_embedded(settings):
+        return None
+    pool = settings.pool
+    whole = whole_units(pool.max_in_flight, pool.requests_per_minute, pool.tokens_per_minute)
+    return LimitShares(settings.ledger, settings.run_id, whole)
+
+
+def _is_embedded(settings: CallSettings) -> bool:
+    """Say whether each process runs a model server of its own, whose limits are nobody else's."""
+    return settings.model.provider == "llama_cpp" and settings.model.base_url is None
+
+
+def _permits(settings: PoolSettings) -> Permits | None:
+    """Return who gives leave to each call; None where the job names nobody."""
+    if settings.rate_limiter is None:
+        return None
+    # Imported here: it brings gRPC, which other jobs have no use for.
+    from transforms._envoy import envoy_allow
+
+    envoy = settings.rate_limiter.envoy
+    return Permits(envoy_allow(envoy), f"at {envoy.address}")
+
+
+def _keep_and_tell(segment: Segment, telemetry: Telemetry, record: CallRecord | BatchEnded) -> None:
     """Put a record into the ledger, and then tell the collector of it."""
     segment.append(record)
     if isinstance(record, CallRecord):

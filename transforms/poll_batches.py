@@ -1,9 +1,9 @@
 """PollBatches: BatchTurn -> BatchTurn, each batch watched until it has ended or is left.
 
 A bounded splittable DoFn: a batch that has to wait defers itself, so many wait side by side on one worker. Some
-runners resume a deferred element at once, whatever delay was asked for, so the time of the next look is kept here and
-a look that comes too early sleeps a moment and defers again. What a look does is in the ledger; one that is repeated
-after a crash is just one look more.
+runners resume a deferred element at once, whatever delay was asked for, and on any worker. So the restriction's start is
+the time of the next look, in milliseconds since the epoch: it goes where the batch goes, and a look that comes too early
+sleeps a moment and defers again. What a look does is in the ledger; one that is repeated after a crash is just one look more.
 """
 
 import time
@@ -22,8 +22,8 @@ from transforms._stage import CALLS, Counters
 from transforms.records.batch import BatchTurn, Turn
 from transforms.records.run import CallSettings
 
-#: Looks one batch can have, and more.
-_MAX_LOOKS = 1 << 40
+#: After the last look, milliseconds since the epoch: in the year 3084.
+_END_MS = 1 << 45
 #: The longest a too early look sleeps, seconds: others wait behind it.
 _NAP_S = 0.2
 
@@ -65,10 +65,10 @@ class OneWatcherTracker(OffsetRestrictionTracker):
 
 
 class _Looks(RestrictionProvider):
-    """One position per look; the whole range belongs to whoever watches the batch."""
+    """One position per millisecond; the whole range belongs to whoever watches the batch."""
 
     def initial_restriction(self, element: BatchTurn) -> OffsetRange:  # noqa: ARG002 - Beam's signature
-        return OffsetRange(0, _MAX_LOOKS)
+        return OffsetRange(0, _END_MS)
 
     def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
         return OneWatcherTracker(restriction)
@@ -90,17 +90,16 @@ class _PollBatchDoFn(beam.DoFn):
     def setup(self) -> None:
         self._desk = BatchDesk(self._settings)
         self._watcher = BatchWatcher(self._desk)
-        self._next_look_s: dict[str, float] = {}
         self._counters = Counters("PollBatches")
 
     def process(self, turn: BatchTurn, tracker: Any = _LOOKS) -> Iterator[Any]:
-        ref, position = turn.ref, tracker.current_restriction().start
-        wait_s = self._next_look_s.get(ref.batch_key, 0.0) - time.monotonic()
+        ref, next_look_ms = turn.ref, tracker.current_restriction().start
+        wait_s = next_look_ms / 1000 - time.time()
         if wait_s > 0:
             time.sleep(min(wait_s, _NAP_S))
             tracker.defer_remainder(Duration(seconds=wait_s))
             return
-        if not tracker.try_claim(position):
+        if not tracker.try_claim(next_look_ms):
             return
         if turn.turn is Turn.WAITING:
             turn, wait_s = self._watcher.step(ref)
@@ -108,10 +107,11 @@ class _PollBatchDoFn(beam.DoFn):
             for record in self._desk.take_records():
                 yield pvalue.TaggedOutput(CALLS, record)
         if turn.turn is Turn.WAITING:
-            self._next_look_s[ref.batch_key] = time.monotonic() + wait_s
+            # What is claimed is not handed on: the rest begins one millisecond later.
+            tracker.try_claim(max(next_look_ms + 2, round((time.time() + wait_s) * 1000)) - 1)
             tracker.defer_remainder(Duration(seconds=wait_s))
             return
-        tracker.try_claim(_MAX_LOOKS)
+        tracker.try_claim(_END_MS)
         yield turn
 
     def teardown(self) -> None:

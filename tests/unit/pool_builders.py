@@ -218,11 +218,13 @@ def make_desk(
     key: str | None = KEY,
     bundle_size: int = 8,
     proven: bool = True,
+    shares: Any = None,
+    permits: Any = None,
     **settings: Any,
 ) -> Iterator[Desk]:
     """Open a pool over a transport factory (None: real HTTP); settings are the job's `pool`.
 
-    proven: as if a first call had gone well, so that calls overlap from the start.
+    proven: as if a first call had gone well, so that calls overlap from the start; shares, permits: as of CallPool.
     """
     provider = provider or make_provider(model, None)
     ledger: list[CallRecord | BatchEnded] = []
@@ -234,6 +236,8 @@ def make_desk(
         recorder=make_recorder(provider),
         record=record or ledger.append,
         transport=transport,
+        shares=shares,
+        permits=permits,
     )
     pool._admission._is_proven = proven
     try:

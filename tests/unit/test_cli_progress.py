@@ -22,6 +22,9 @@ from pipelines.run_meter import Meter, Snapshot, is_local_run
         pytest.param(["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"], True, id="full-name"),
         pytest.param(["--direct_running_mode=multi_processing"], False, id="other-processes"),
         pytest.param(["--direct_running_mode", "multi_threading"], True, id="threads"),
+        pytest.param(["--direct_num_workers=2"], False, id="workers"),
+        pytest.param(["--direct_num_workers", "2", "--direct_running_mode=multi_threading"], True, id="worker-threads"),
+        pytest.param(["--direct_num_workers=1"], True, id="one-worker"),
     ],
 )
 def test_only_runs_in_this_process_have_counts(arguments: list[str], local: bool) -> None:

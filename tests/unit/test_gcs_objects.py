@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.gcs_bucket import serving_bucket
+from transforms.records.errors import ConfigError
 from transforms.storage import gcs, objects
 from transforms.storage.mirror import local_view
 
@@ -262,8 +263,18 @@ def test_a_whole_output_is_copied_for_those_who_search_it(bucket, tmp_path):
         "outer/x",
     ):
         bucket.store("bucket", name, b"x")
-    view = Path(local_view("gs://bucket/out/"))
-    found = sorted(str(path.relative_to(view)) for path in view.rglob("*") if path.is_file())
-    assert found == sorted([*(f"ledger/answers/{number}.jsonl" for number in range(30)), "runs/r/manifest.json"])
-    assert (view / "ledger/answers/7.jsonl").read_bytes() == b"7\n"
-    assert local_view(str(tmp_path)) == str(tmp_path)
+    with local_view("gs://bucket/out/") as view:
+        found = sorted(str(path.relative_to(view)) for path in Path(view).rglob("*") if path.is_file())
+        assert found == sorted([*(f"ledger/answers/{number}.jsonl" for number in range(30)), "runs/r/manifest.json"])
+        assert Path(view, "ledger/answers/7.jsonl").read_bytes() == b"7\n"
+    with local_view("gs://bucket/out", lambda name: name.startswith("runs/")) as view:
+        assert [path.name for path in Path(view).iterdir()] == ["runs"]
+    with local_view(str(tmp_path)) as view:
+        assert view == str(tmp_path)
+
+
+def test_errors_over_a_copy_name_the_bucket(bucket):
+    """Nobody is told of a folder that only this command knows."""
+    bucket.store("bucket", "out/runs/r/manifest.json", b"x")
+    with pytest.raises(ConfigError, match="^gs://bucket/out has no run"), local_view("gs://bucket/out") as view:
+        raise ConfigError(f"{view} has no run")

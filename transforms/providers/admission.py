@@ -54,6 +54,9 @@ class WaitingJobs:
         """Return seconds until the first retry is due, or None; only worth asking when `take` gave None."""
         return self._again[0][0] - now if self._again else None
 
+    def __len__(self) -> int:
+        return len(self._new) + len(self._again)
+
     def clear(self) -> list[Job]:
         """Return all of them, in no order; none waits any more."""
         jobs = [*self._new, *(entry[2] for entry in self._again)]
@@ -99,7 +102,7 @@ class Admission:
     ) -> None:
         self._provider = provider
         self._counts_tokens = settings.tokens_per_minute is not None
-        self._throttle = Throttle(
+        self.throttle = Throttle(
             max_in_flight=max_in_flight,
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,
@@ -108,19 +111,23 @@ class Admission:
         self._purse = purse
         self._is_proven = False
         self._first_at: float | None = None
+        #: Where the limits are shared with other processes: says whether this one holds a part of them now.
+        self.may_send: Callable[[float], bool] | None = None
 
     @property
     def in_flight(self) -> int:
         """Calls admitted and not yet settled."""
-        return self._throttle.concurrency.in_flight
+        return self.throttle.concurrency.in_flight
 
     def hold(self, job: Job, now: float) -> float | Stop:
         """Reserve what a call needs and return 0.0; else reserve nothing and return seconds to wait, or what ends the run.
 
-        inf means that the end of a call is the time to ask again. Every 0.0 is followed by one `settle` and one
-        `charge`. The first call goes out alone: a wrong key or model is refused once and not hundreds of times, and a provider that
+        inf means that the end of a call is the time to ask again, or that the pool is told. Every 0.0 is followed by one
+        `settle` and one `charge`, or by one `cancel`. The first call goes out alone: a wrong key or model is refused once and not hundreds of times, and a provider that
         compiles the answer's schema on its first use does so once (providers.md 10.2).
         """
+        if self.may_send is not None and not self.may_send(now):
+            return float("inf")
         if not self._is_proven and self.in_flight:
             self._first_at = self._first_at or now
             if now - self._first_at < _PROOF_S:
@@ -137,7 +144,7 @@ class Admission:
         return self._admit(job, now) if self._purse is None else self._spend(self._purse, job, now)
 
     def _admit(self, job: Job, now: float) -> float:
-        held = self._throttle.admit(now, job.reserved_tokens)
+        held = self.throttle.admit(now, job.reserved_tokens)
         if held > 0.0:
             self._breaker.unsent()
         return held
@@ -157,6 +164,13 @@ class Admission:
         if held > 0.0:
             purse.unreserve(job.worst_units)
         return held
+
+    def cancel(self, job: Job) -> None:
+        """Take everything back that was reserved for a call which was then not sent."""
+        self.throttle.cancel(job.reserved_tokens)
+        self._breaker.unsent()
+        if self._purse is not None:
+            self._purse.unreserve(job.worst_units)
 
     def charge(self, job: Job, cost_usd: Decimal | None) -> None:
         """Charge the budget, where there is one, with what a call cost; None, unknown: with its worst case."""
@@ -189,5 +203,5 @@ class Admission:
             used = usage.input_tokens + usage.output_tokens
         error = outcome if isinstance(outcome, CallError) else None
         limits = self._provider.rate_limits(response, unix_s) if response else None
-        self._throttle.settle(now, sent_at, job.reserved_tokens, used, error, limits)
+        self.throttle.settle(now, sent_at, job.reserved_tokens, used, error, limits)
         self._breaker.settle(now, sent_at, error, self.in_flight)

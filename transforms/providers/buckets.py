@@ -18,29 +18,38 @@ _EPSILON = 1e-6
 
 
 class Bucket:
-    """One per-minute limit, configured or not.
+    """One per-minute limit, configured or not, or this process's part of it.
 
     Args:
         capacity_per_minute: the configured limit; None for none, then only the server's headers can hold it.
         burst: what may go out at once; None takes 10 s of the capacity, at least 1.
     """
 
-    __slots__ = ("_at", "_burst", "_configured", "_configured_burst", "_hold_until", "_level", "_rate")
+    __slots__ = (
+        "_at",
+        "_burst",
+        "_capacity",
+        "_configured",
+        "_configured_burst",
+        "_hold_until",
+        "_level",
+        "_part",
+        "_rate",
+    )
 
     def __init__(self, capacity_per_minute: float | None, burst: float | None = None) -> None:
         self._configured = capacity_per_minute
         self._configured_burst = burst
-        self._rate = 0.0
-        self._burst = 0.0
+        self._capacity = capacity_per_minute or 0.0
+        self._part = 1.0
         self._at = float("-inf")
         self._hold_until = float("-inf")
-        if capacity_per_minute is not None:
-            self._resize(capacity_per_minute)
+        self._resize()
         self._level = self._burst
 
     @property
     def capacity_per_minute(self) -> float | None:
-        """The limit in force: the configured one, or a lower one the server named; None for none."""
+        """The limit in force: the part of the configured one, or of a lower one the server named; None for none."""
         return None if self._configured is None else self._rate * 60.0
 
     @property
@@ -58,8 +67,7 @@ class Bucket:
         if self._configured is None:
             return 0.0
         if now > self._at:
-            self._level = min(self._burst, self._level + self._rate * (now - self._at))
-            self._at = now
+            self._refill(now)
         missing = min(self._burst, amount) - self._level
         return missing / self._rate if missing > _EPSILON else 0.0
 
@@ -72,6 +80,24 @@ class Bucket:
         """Replace a reservation by what was really used: the rest comes back, an excess is charged."""
         if self._configured is not None:
             self._level = min(self._burst, self._level + reserved - actual)
+
+    def share(self, now: float, part: float, *, is_full: bool = False) -> None:
+        """Let out only this part of the limit from now on; what the other parts may let out is others' business.
+
+        What was saved up beyond the part's own burst is lost, so that nobody saves for two; debts stay. Nothing may be taken
+        while the part is 0.
+
+        Args:
+            now: monotonic seconds.
+            part: 0 to 1.
+            is_full: nothing of the whole limit has been used yet.
+        """
+        if self._configured is None:
+            return
+        self._refill(now)
+        self._part = part
+        self._resize()
+        self._level = self._burst if is_full else min(self._level, self._burst if part else 0.0)
 
     def observe(
         self, now: float, limit: int | None, remaining: int | None, reset_s: float | None, need: float = 1.0
@@ -88,13 +114,19 @@ class Bucket:
         if limit is not None:
             if limit <= 0:
                 return
-            if self._configured is not None and (capacity := min(self._configured, limit)) != self._rate * 60.0:
-                self._resize(capacity)
+            if self._configured is not None and (capacity := min(self._configured, limit)) != self._capacity:
+                self._capacity = capacity
+                self._resize()
                 self._level = min(self._level, self._burst)
         if remaining is not None and reset_s is not None and 0 <= remaining < need:
             self._hold_until = max(self._hold_until, now + min(reset_s, _MAX_HOLD_S))
 
-    def _resize(self, capacity: float) -> None:
-        self._rate = capacity / 60.0
+    def _refill(self, now: float) -> None:
+        if self._at != float("-inf"):
+            self._level = min(self._burst, self._level + self._rate * (now - self._at))
+        self._at = now
+
+    def _resize(self) -> None:
+        self._rate = self._capacity * self._part / 60.0
         burst = max(1.0, self._rate * _BURST_S)
         self._burst = burst if self._configured_burst is None else min(burst, self._configured_burst)

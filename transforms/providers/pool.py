@@ -23,18 +23,20 @@ from dataclasses import asdict
 from transforms.providers.admission import Admission, Alarm, WaitingJobs
 from transforms.providers.base import Provider
 from transforms.providers.budget import Purse
+from transforms.providers.permits import Permits
+from transforms.providers.sending import Sender
 from transforms.providers.session import Batch, CallSession, Job, LastTry, Stop
-from transforms.providers.transport import Connections, HttpTransport, raise_file_limit, transport_error
+from transforms.providers.sharing import JobShares, ShareKeeper
+from transforms.providers.transport import Connections, HttpTransport, raise_file_limit
 from transforms.records.call import BatchEnded, CallRecord
 from transforms.records.errors import InternalError
 from transforms.records.failure import RUN_STOPPING, SETTLED, FailureKind
-from transforms.records.reply import CallError, HttpResponse, Reply
+from transforms.records.reply import CallError, Reply
 from transforms.records.settings import BatchingSettings, PoolSettings
 from transforms.rules.call_record import CallRecorder, reason_of
 from transforms.rules.retry import GiveUp, RetryPolicy
 
 _LOG = logging.getLogger("rowbeam.calls")
-_MIN_TIMEOUT_S = 0.001  # no try is given less
 _BUNDLE_POLL_S = 0.05
 
 
@@ -46,6 +48,7 @@ class CallPool:
         settings: limits; batching: whether requests travel singly or in serial bundles.
         recorder: builds call records; record: stores one durably; called on the loop's thread; an exception ends the run.
         transport: makes one with a number of connections (None: as many as needed); purse: what may be spent, or None.
+        shares: where processes share the limits (None: this pool has them all); permits: are asked for before each send.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class CallPool:
         record: Callable[[CallRecord | BatchEnded], None],
         transport: Callable[[int | None], HttpTransport] | None = None,
         purse: Purse | None = None,
+        shares: JobShares | None = None,
+        permits: Permits | None = None,
     ) -> None:
         self.provider = provider
         self.settings = settings
@@ -69,13 +74,13 @@ class CallPool:
         self.accepted = self.settled = 0
         self.stop: Stop | None = None
         self.failure: BaseException | None = None
-        self._key = key
         self._record = record
         self._connections = Connections(transport or (lambda limit: HttpTransport(connections=limit)))
         self._policy = RetryPolicy(max_attempts=settings.max_attempts, deadline_s=settings.deadline)
         self.max_in_flight = min(settings.max_in_flight, max(1, raise_file_limit(settings.max_in_flight + 256) - 256))
         self.high_water = 2 * self.max_in_flight
         self._admission = Admission(provider, settings, self.max_in_flight, purse)
+        self._sender = Sender(provider, key, settings, self._admission, recorder, record, self.stats)
         self._waiting = WaitingJobs()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -84,6 +89,11 @@ class CallPool:
         self._thread.start()
         if purse is not None:
             purse.wake = lambda: self._loop.call_soon_threadsafe(self._pump)
+        self._permits = permits
+        self._keeper = None
+        if shares is not None:
+            self._keeper = ShareKeeper(shares, self._admission, settings, self.stats, self._pump, self._fail)
+            self._loop.call_soon_threadsafe(self._keeper.start, lambda: len(self._waiting) + len(self._tasks))
 
     def open(self) -> CallSession:
         """Return a session for one bundle."""
@@ -121,6 +131,10 @@ class CallPool:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._permits is not None:
+            self._permits.close()
+        if self._keeper is not None:
+            await self._keeper.close()
         await self._connections.close()
 
     def _accept(self, jobs: list[Job]) -> None:
@@ -192,9 +206,8 @@ class CallPool:
                 await self._call(job, self._connections.shared())
             return
         with self._connections.lane() as lane:
-            await self._call(jobs[0], lane)
-            for job in jobs[1:]:
-                if await self._admitted(job):
+            for job in jobs:
+                if job is jobs[0] or await self._admitted(job):
                     await self._call(job, lane)
 
     async def _admitted(self, job: Job) -> bool:
@@ -222,31 +235,19 @@ class CallPool:
         return held
 
     async def _call(self, job: Job, transport: HttpTransport) -> None:
-        request = job.http_request(self.provider, self._key)
-        sent_at = self._loop.time()
-        job.first_sent_at = job.first_sent_at or sent_at
-        job.attempt += 1
-        self.stats["requests_sent"] += 1
-        started_at_us = time.time_ns() // 1000
-        response: HttpResponse | None = None
-        outcome: Reply | CallError
-        left_s = self.settings.deadline - (sent_at - job.first_sent_at)
-        try:
-            response = await transport.send(request, max(_MIN_TIMEOUT_S, min(self.settings.timeout, left_s)))
-        except Exception as exc:  # noqa: BLE001 - transport_error raises again what it does not know
-            outcome = transport_error(exc)
-        else:
-            outcome = self.recorder.clean(self.provider.read(response))
-        now = self._loop.time()
-        self._admission.settle(job, sent_at, now, time.time(), response, outcome)
-        shown = job.shown_body(self.provider, request)
-        provider_id = self.provider.request_id(response) if response else None
-        exchange = job.exchange(started_at_us, sent_at, now, shown, response, outcome, provider_id)
-        record = self.recorder.record(exchange)
-        self._admission.charge(job, record.cost_usd)
-        self._record(record)
-        job.session.observe(record)
-        self._after(job, outcome, record, now)
+        if self._permits is None or await self._is_permitted(job, self._permits):
+            self._after(job, *await self._sender.send(job, transport))
+
+    async def _is_permitted(self, job: Job, permits: Permits) -> bool:
+        """Wait for leave to send; False when the job has ended unsent, or is nobody's any more."""
+        if (refusal := await permits.ask()) is not None:
+            self._give_up(refusal)
+        if not (self.stop or self.failure or job.session.abandoned or self._is_late(job, self._loop.time())):
+            return True
+        self._admission.cancel(job)
+        if self.stop and not self.failure:
+            job.session.settle_pending(job, self.stop)
+        return False
 
     def _after(self, job: Job, outcome: Reply | CallError, record: CallRecord, now: float) -> None:
         """Settle the job, or queue its next try."""
@@ -276,14 +277,13 @@ class CallPool:
 
     def end_batch(self, batch: Batch) -> None:
         """Record that the last request of a group has ended."""
-        record = batch.ended(self.recorder.run_id, time.time_ns() // 1000)
-        self._record(record)
+        self._record(record := batch.ended(self.recorder.run_id, time.time_ns() // 1000))
         _LOG.info("batch_ended", extra=asdict(record))
 
     def _give_up(self, reason: str, kind: FailureKind | None = None) -> Stop:
         """Send no more; the first reason stays."""
         if self.stop is None:
-            self.stop = Stop(reason=self.recorder.redactor.text(" ".join(reason.split())), kind=kind)
+            self.stop = Stop(self.recorder.redactor.text(" ".join(reason.split())), kind)
             _LOG.warning("calls_stopped", extra={"run_id": self.recorder.run_id, "reason": self.stop.reason})
         self._leave_waiting()
         return self.stop

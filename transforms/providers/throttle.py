@@ -42,6 +42,7 @@ class AdaptiveLimit:
         "_max",
         "_previous_cut_at",
         "_successes",
+        "_whole",
         "blocked_until",
         "ceiling",
         "in_flight",
@@ -49,6 +50,7 @@ class AdaptiveLimit:
     )
 
     def __init__(self, max_in_flight: int) -> None:
+        self._whole = max_in_flight
         self._max = max_in_flight
         #: Calls that may be in flight now; after a cut, more may still be.
         self.limit = max_in_flight
@@ -63,6 +65,14 @@ class AdaptiveLimit:
         self._ceiling_at = float("-inf")
         self._successes = 0
         self._bursts = 0
+
+    def resize(self, max_in_flight: int) -> None:
+        """Set another upper bound, at least 1 and at most the first; what was learnt from the provider is kept."""
+        most = min(max_in_flight, self._whole)
+        # A limit that the provider had not lowered follows its bound; one that it had comes back by its answers.
+        was_free = self.limit >= min(self._max, self.ceiling)
+        self._max = most
+        self.limit = min(most, self.ceiling if was_free else self.limit)
 
     def try_acquire(self, now: float) -> float:
         """Take a slot and return 0.0; else return seconds to wait, inf meaning until the next release."""
@@ -103,7 +113,7 @@ class AdaptiveLimit:
             return
         self._successes = 0
         if self.limit >= self.ceiling and now >= self._ceiling_at:
-            self.ceiling = min(self._max, max(self.ceiling + 1, int(self.ceiling * _CEILING_GROWTH)))
+            self.ceiling = min(self._whole, max(self.ceiling + 1, int(self.ceiling * _CEILING_GROWTH)))
             self._ceiling_at = now + _CEILING_STEP_S
         if self.limit < self.ceiling:
             self.limit += 1
@@ -126,7 +136,7 @@ class AdaptiveLimit:
 class Throttle:
     """Admits calls by slots, requests per minute and tokens per minute, all or nothing.
 
-    Every admit() that gave 0.0 is followed by exactly one settle(), however the call ends.
+    Every admit() that gave 0.0 is followed by exactly one settle(), however the call ends, or by cancel().
 
     Args:
         max_in_flight: upper bound of the adaptive limit.
@@ -141,6 +151,25 @@ class Throttle:
         self.requests = Bucket(requests_per_minute)
         self.tokens = Bucket(tokens_per_minute)
         self._pressure_in_a_row = 0
+
+    def share(self, now: float, part: float, max_in_flight: int, *, is_full: bool = False) -> None:
+        """Admit only a part of the limits from now on; see `Bucket.share`. Part 0: nothing may be admitted.
+
+        Args:
+            now: monotonic seconds.
+            part: of requests and tokens a minute, 0 to 1.
+            max_in_flight: calls at a time.
+            is_full: nothing of the limits has been used yet.
+        """
+        self.concurrency.resize(max(1, max_in_flight))
+        self.requests.share(now, part, is_full=is_full)
+        self.tokens.share(now, part, is_full=is_full)
+
+    def cancel(self, tokens: float) -> None:
+        """Take an admission back, instead of settling it: nothing was sent."""
+        self.concurrency.in_flight -= 1
+        self.requests.settle(1.0, 0.0)
+        self.tokens.settle(tokens, 0.0)
 
     def admit(self, now: float, tokens: float) -> float:
         """Reserve a slot, a request and `tokens`, and return 0.0; else reserve nothing and return seconds to wait.

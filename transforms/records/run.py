@@ -15,6 +15,7 @@ class CallSettings:
         budget: what may be spent.
         output_limit: tokens of the model's longest answer, for the worst case of requests that send no limit; None where
             it is unknown.
+        shared_limits: other processes may make calls of this run too, so the pool's limits are shared with them.
     """
 
     run_id: str
@@ -27,3 +28,4 @@ class CallSettings:
     dry_run: bool = False
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     output_limit: int | None = None
+    shared_limits: bool = False

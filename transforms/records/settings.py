@@ -15,6 +15,7 @@ ColumnType = Literal["string", "integer", "float", "boolean", "date", "timestamp
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_ADDRESS = re.compile(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -39,6 +40,14 @@ def _usd(value: object) -> object:
         is_amount = False
     if not is_amount:
         msg = "is no amount of US dollars; write a plain number, such as 25 or 0.50"
+        raise ValueError(msg)
+    return value
+
+
+def _address(value: object) -> object:
+    """Take host:port; an IPv6 address is in brackets."""
+    if not (isinstance(value, str) and _ADDRESS.fullmatch(value)):
+        msg = "is no address; write host:port, such as ratelimit.internal:8081"
         raise ValueError(msg)
     return value
 
@@ -201,8 +210,33 @@ class BatchingSettings(_Settings):
     shards: Annotated[int, Field(ge=1, le=1024)] = 4
 
 
+class EnvoySettings(_Settings):
+    """A rate limit service that speaks Envoy's protocol, version 3.
+
+    Attributes:
+        address: host:port, without TLS.
+        domain: which of the service's configurations.
+        descriptors: what a call is counted under: each a set of keys with their values, in the configuration's order.
+        timeout: seconds for one question.
+    """
+
+    address: Annotated[str, BeforeValidator(_address)]
+    domain: Annotated[str, StringConstraints(min_length=1)]
+    descriptors: Annotated[list[Annotated[dict[str, str], Field(min_length=1)]], Field(min_length=1)]
+    timeout: Seconds = 5.0
+
+
+class RateLimiterSettings(_Settings):
+    """A service outside of the run that gives leave to each call, beside the pool's own limits."""
+
+    envoy: EnvoySettings
+
+
 class PoolSettings(_Settings):
-    """Limits on real-time calls. timeout: one try, seconds; deadline: a request with all its tries, seconds."""
+    """Limits on real-time calls. timeout: one try, seconds; deadline: a request with all its tries, seconds.
+
+    max_in_flight, requests_per_minute, tokens_per_minute: of the whole job, in however many processes it runs.
+    """
 
     max_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 500
     requests_per_minute: Annotated[int, Field(ge=1)] | None = None
@@ -212,6 +246,7 @@ class PoolSettings(_Settings):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 6
     breaker_after: Annotated[int, Field(ge=1)] = 25
     give_up_after: Seconds = 300.0
+    rate_limiter: RateLimiterSettings | None = None
 
 
 class BudgetSettings(_Settings):

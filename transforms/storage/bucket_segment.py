@@ -70,8 +70,12 @@ class BucketSegment:
 
     def extend(self, records: Sequence[LedgerRecord]) -> None:
         """Take records, one after another; as `append`."""
-        if records:
-            self._take(b"".join([encode(record) for record in records]))
+        self.extend_encoded([encode(record) for record in records])
+
+    def extend_encoded(self, lines: Sequence[bytes]) -> None:
+        """Take the lines of records, as `encode` gives them; as `extend`."""
+        if lines:
+            self._take(b"".join(lines))
 
     def sync(self) -> None:
         """Write what was taken; when this returns no death of this process or machine loses it.

@@ -4,9 +4,12 @@ Tables are searched with DuckDB and by memory map, which want files. The copy is
 as long as its process: what was forgotten in the bucket is nowhere else.
 """
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+from transforms.records.errors import RowbeamError
 from transforms.storage import gcs
 from transforms.storage.objects import is_remote
 from transforms.storage.scratch import scratch_path
@@ -16,28 +19,46 @@ _THREADS = 16
 _PASSING = frozenset({"_pending", "asked"})
 
 
-def local_view(output: str) -> str:
-    """Return a local folder that holds what an output holds: itself where it is local.
+@contextmanager
+def local_view(output: str, wanted: Callable[[str], bool] = lambda _name: True) -> Iterator[str]:
+    """Give a local folder that holds what an output holds: itself where it is local.
 
-    Objects that come or go while they are copied are there or not; a run under way does not disturb.
+    Objects that come or go while they are copied are there or not; a run under way does not disturb. Errors of ours
+    that leave the block name the output, not the copy.
+
+    Args:
+        output: the output folder.
+        wanted: says of a file's path in the output whether it is copied; of a local output all is there anyway.
 
     Raises:
         OSError: the bucket refuses or can't be reached, or the disk is full.
     """
     if not is_remote(output):
-        return output
+        yield output
+        return
+    view = _copied(output.rstrip("/"), wanted)
+    try:
+        yield view
+    except RowbeamError as error:
+        raise type(error)(str(error).replace(view, output)) from error
+
+
+def _copied(output: str, wanted: Callable[[str], bool]) -> str:
     view = Path(scratch_path(output))
     view.mkdir(parents=True)
-    names = [path.removeprefix(f"{output.rstrip('/')}/") for path, _ in gcs.listed(output, deep=True)]
-    wanted = [
-        name for name in names if not _PASSING & set(name.split("/")) and not name.rpartition("/")[2].startswith(".")
-    ]
-    for folder in {(view / name).parent for name in wanted}:
+    names = [path.removeprefix(f"{output}/") for path, _ in gcs.listed(output, deep=True)]
+    copied = [name for name in names if not _is_passing(name) and wanted(name)]
+    for folder in {(view / name).parent for name in copied}:
         folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="rowbeam-copy") as threads:
-        for _ in threads.map(lambda name: _copy(f"{output.rstrip('/')}/{name}", view / name), wanted):
+        for _ in threads.map(lambda name: _copy(f"{output}/{name}", view / name), copied):
             pass
     return str(view)
+
+
+def _is_passing(name: str) -> bool:
+    folders = name.split("/")
+    return folders[-1].startswith(".") or not _PASSING.isdisjoint(folders)
 
 
 def _copy(path: str, target: Path) -> None:

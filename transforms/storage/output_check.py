@@ -2,10 +2,12 @@
 
 import errno
 import os
+import secrets
 from pathlib import Path
 
 from transforms.records.errors import ConfigError
-from transforms.storage.objects import temporary_path, write_all
+from transforms.storage import gcs
+from transforms.storage.objects import is_remote, join, temporary_path, write_all
 
 #: What to do, by the system's error number; other errors are no question of where the output is.
 CURES: dict[int, str] = {
@@ -30,12 +32,24 @@ def check_output(path: str) -> None:
     Raises:
         ConfigError: it is no folder, or a file can't be written there; names the path and the cure.
     """
+    if is_remote(path):
+        _check_bucket(path)
+        return
     for part in (path, str(Path(path) / "ledger"), str(Path(path) / "runs")):
         try:
             _probe(_nearest(part))
         except OSError as error:
             cure = CURES.get(error.errno or 0, f"{error.strerror or error}: choose another `output`")
             raise ConfigError(f"output: can't write to {part}: {cure}") from error
+
+
+def _check_bucket(path: str) -> None:
+    probe = join(path, "ledger", f".probe-{secrets.token_hex(6)}")
+    try:
+        gcs.create(probe, b"")
+        gcs.remove(probe)
+    except OSError as error:
+        raise ConfigError(f"output: {error}") from error
 
 
 def _nearest(path: str) -> str:
