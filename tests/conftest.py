@@ -34,6 +34,12 @@ class NetworkUsedError(RuntimeError):
     """A test tried to reach something outside this machine."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the conformance tests run on another engine."""
+    choices = ("FnApiRunner", "FnApiRunner+threads", "PrismRunner", "PrismRunner+process")
+    parser.addoption("--engine", default="FnApiRunner", choices=choices, help="the engine of the conformance tests")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Collect tests without collecting garbage, a fifth of the time: what is made stays to the end."""

@@ -57,6 +57,7 @@ class BatchCollector:
     def finish(self, turn: BatchTurn) -> Iterator[Collectable]:
         """Yield what becomes of the requests that this run asked of a batch, and the records made on the way."""
         ref = turn.ref
+        self._desk.resume(ref, turn.next_index)
         if turn.turn is Turn.UNSENT:
             yield from self._unsent(ref)
             return

@@ -35,6 +35,8 @@ LOG = logging.getLogger("rowbeam.batches")
 
 #: The next call_index of each batch, by run; a step of `count` is one for all threads, without a lock.
 _numbers: dict[tuple[str, str], "count[int]"] = {}
+#: How many of them are used, exchange by exchange: what goes with a batch to whichever process has it next.
+_used: dict[tuple[str, str], int] = {}
 _opened: set[tuple[str, str]] = set()
 #: Batches whose numbers go on where another process or run stopped, and what tells this process's ids from its.
 _resumed: set[tuple[str, str]] = set()
@@ -182,6 +184,19 @@ class BatchDesk:
                     _numbers[name] = numbers
         return next(numbers)
 
+    def resume(self, ref: BatchRef, next_index: int) -> None:
+        """Go on numbering where another process stopped; 0: nobody said."""
+        name = (self.settings.run_id, ref.batch_id)
+        with _lock:
+            if next_index > _used.get(name, 0):
+                _resumed.add(name)
+                _used[name] = next_index
+                _numbers[name] = count(next_index)
+
+    def used(self, ref: BatchRef) -> int:
+        """Return how many numbers of a batch are used, as far as this process knows; for whoever has it next."""
+        return _used.get((self.settings.run_id, ref.batch_id), 0)
+
     def call_id(self, ref: BatchRef, index: int) -> str:
         """Return the id of a call, which no other process gives even where two number alike for a moment."""
         again = f"-{_PROCESS}" if (self.settings.run_id, ref.batch_id) in _resumed else ""
@@ -192,6 +207,7 @@ class BatchDesk:
         if ref is None:
             raise InternalError("an exchange was made for no batch")
         index = self.next_index(ref)
+        _used[self.settings.run_id, ref.batch_id] = index + 1
         record = self._call_record(ref, index, exchange)
         self.worker.segment.append(record)
         if self.worker.telemetry is not None:

@@ -10,6 +10,7 @@ from itertools import islice
 
 import orjson
 
+from transforms._batch_alike import AlikeReader
 from transforms._batch_desk import LOG, BatchDesk
 from transforms._batch_ends import answered, failed
 from transforms._batch_orphans import Orphans
@@ -27,6 +28,7 @@ from transforms.storage.asked_file import AskedFile
 from transforms.storage.batch_calls import RecordedCalls
 from transforms.storage.batch_entry import BatchEntry, Ended, Handle
 from transforms.storage.batch_results import ResultIds, read_lines
+from transforms.storage.ledger_lines import encode
 
 _MISSING = CallError(
     FailureKind.MISSING_RESULT, "the batch's results hold no line for this request", may_be_billed=True
@@ -46,8 +48,9 @@ class Unanswered:
 #: What collecting a batch gives.
 Collectable = ModelAnswer | PendingRequest | Unanswered | CallRecord
 
-#: The record to make of a result, and the end of its request; None where it is on record, or not this run's.
-_Result = tuple[CallRecord | None, Collectable | None]
+#: The record to make of a result, its line of the ledger, and the end of its request; None where it is on record, or
+#: not this run's.
+_Result = tuple[CallRecord | None, bytes, Collectable | None]
 
 #: Refusals of the account: what they hit waits for a run after they are put right.
 REFUSALS = frozenset({FailureKind.AUTH, FailureKind.QUOTA_EXHAUSTED, FailureKind.RESULTS_WITHHELD})
@@ -87,11 +90,11 @@ class BatchReader:
     def on_record(self, results: Iterator[_Result]) -> Iterator[Collectable]:
         """Yield records and ends of results when they are in the ledger, and not before (P4)."""
         while chunk := list(islice(results, _CHUNK)):
-            worker, records = self._desk.worker, [record for record, _ in chunk if record is not None]
-            worker.segment.extend(records)
+            worker = self._desk.worker
+            worker.segment.extend_encoded([line for _, line, _ in chunk if line])
             if worker.telemetry is not None:
-                worker.telemetry.observe_batch(records)
-            for record, end in chunk:
+                worker.telemetry.observe_batch([record for record, _, _ in chunk if record is not None])
+            for record, _, end in chunk:
                 if record is not None:
                     yield record
                 if end is not None:
@@ -99,17 +102,40 @@ class BatchReader:
 
     def results(self, work: Work, fetched: list[Downloaded], ids: ResultIds, orphans: Orphans) -> Iterator[_Result]:
         """Yield what the lines of downloaded results come to."""
-        read_line, members = self._desk.api.read_line, work.members
+        alike = AlikeReader(self._desk, work.ref, work.started_at_us, work.latency_ms)
         for part in fetched:
             for raw in read_lines(part.path):
-                line = read_line(raw)
-                custom_id = line.custom_id
-                seen = "malformed" if custom_id is None else ids.see(custom_id)
-                if seen != "expected" or custom_id is None:
-                    self._odd(work, seen, line)
-                    continue
-                work.counts["seen"] += 1
-                yield self._take(work, custom_id, members[custom_id], line, orphans)
+                result = self._read(work, raw, alike, ids, orphans)
+                if result is not None:
+                    yield result
+
+    def _read(self, work: Work, raw: bytes, alike: AlikeReader, ids: ResultIds, orphans: Orphans) -> _Result | None:
+        """Return what a line comes to; by its likeness to others where that is enough."""
+        line: BatchLine | None = None
+        custom_id: str | None
+        if (fit := alike.fit(raw)) is not None:
+            custom_id = fit.custom_id
+        else:
+            line = self._desk.api.read_line(raw)
+            custom_id = line.custom_id
+        seen = "malformed" if custom_id is None else ids.see(custom_id)
+        if seen != "expected" or custom_id is None:
+            self._odd(work, seen, line or self._desk.api.read_line(raw))
+            return None
+        work.counts["seen"] += 1
+        request_id = work.members[custom_id]
+        packed = work.asked.take(request_id, ids.number(custom_id))
+        if packed is None or custom_id in work.recorded.custom_ids:
+            line = line or self._desk.api.read_line(raw)
+            return self._take(work, custom_id, request_id, packed, line, orphans)
+        if fit is not None and (taken := alike.take(fit, request_id, packed)) is not None:
+            work.counts["recorded"] += 1
+            work.counts["ok"] += 1
+            return taken
+        result = self._take(work, custom_id, request_id, packed, line or self._desk.api.read_line(raw), orphans)
+        if line is not None and result[0] is not None:
+            alike.learn(raw, line, result[0])
+        return result
 
     def missing(self, work: Work, ids: ResultIds, orphans: Orphans) -> Iterator[_Result]:
         """Yield what becomes of requests that the results hold no line of."""
@@ -118,7 +144,7 @@ class BatchReader:
             request_id = work.members[custom_id]
             if request_id in work.asked or custom_id in work.recorded.custom_ids:
                 work.counts["missing"] += 1
-                yield self._take(work, custom_id, request_id, nothing, orphans)
+                yield self._take(work, custom_id, request_id, work.asked.take(request_id), nothing, orphans)
 
     def _odd(self, work: Work, what: str, line: BatchLine) -> None:
         work.counts[what] += 1
@@ -126,10 +152,11 @@ class BatchReader:
             told = line.custom_id or (line.error.message if line.error else "")
             LOG.warning(f"batch_result_{what}", extra={"batch_id": work.ref.batch_id, "line": self._desk.say(told)})
 
-    def _take(self, work: Work, custom_id: str, request_id: str, line: BatchLine, orphans: Orphans) -> _Result:
-        packed = work.asked.take(request_id)
+    def _take(
+        self, work: Work, custom_id: str, request_id: str, packed: bytes | None, line: BatchLine, orphans: Orphans
+    ) -> _Result:
         if custom_id in work.recorded.custom_ids:
-            return None, self._again(work, custom_id, request_id, packed)
+            return None, b"", self._again(work, custom_id, request_id, packed)
         work.counts["recorded"] += 1
         request = orphans.request(custom_id) if packed is None else unpack(packed)
         read = _MISSING if line.response is None else self._provider.read(line.response)
@@ -140,8 +167,8 @@ class BatchReader:
         work.counts["ok"] += outcome.kind is FailureKind.OK
         if packed is None:
             work.counts["orphans"] += 1
-            return record, None
-        return record, self._end(work, request, packed, outcome, record)
+            return record, encode(record), None
+        return record, encode(record), self._end(work, request, packed, outcome, record)
 
     def _again(self, work: Work, custom_id: str, request_id: str, packed: bytes | None) -> Collectable | None:
         """Return the end of a request whose call is in the ledger already; None where this run did not ask it."""

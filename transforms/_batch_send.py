@@ -25,6 +25,7 @@ from transforms.storage.batch_ledger import (
     requests_path,
     tokens_in_flight,
 )
+from transforms.storage.mutex import mutex
 from transforms.storage.objects import local_copy
 
 #: Creates of one batch, all told; a provider that turns this many away will not take the next.
@@ -38,6 +39,8 @@ _MAX_FAILED_SENDS = 6
 STOPPING = frozenset({FailureKind.AUTH, FailureKind.QUOTA_EXHAUSTED})
 #: Refusals for want of room: the batch waits for it, until its deadline.
 _LATER = frozenset({FailureKind.ENQUEUED_LIMIT, FailureKind.RATE_LIMITED})
+#: The turn in which an intent is made, and how long a batch waits for it before it is looked at again.
+_CREATES, _PATIENCE_S = "creates", 5.0
 #: When a batch may be tried again, by the provider's wish; time.monotonic of this process.
 _not_before: dict[str, float] = {}
 
@@ -88,8 +91,10 @@ class BatchSender:
             return BatchTurn(ref, Turn.WAITING)  # another worker took what there was
         staged = entry.staged
         intent = Intent(entry.key, attempt, staged.run_id, staged.nonce, staged.request_count, time.time())
-        if not create_intent(desk.ledger, intent):
-            return BatchTurn(ref, Turn.WAITING)
+        # The providers' limits are the job's: two workers that looked at the same moment must not both go.
+        with mutex(desk.ledger, _CREATES, _PATIENCE_S, shared=desk.settings.shared_limits) as has_turn:
+            if not has_turn or self._is_held_back(ref) or not create_intent(desk.ledger, intent):
+                return BatchTurn(ref, Turn.WAITING)
         if desk.worker.pool.stop is not None or time.time() - intent.intended_at_s > _STALE_INTENT_S:
             # The upload took long, or this process stood still: by now another run may have the output.
             desk.void(ref, attempt, Void("the run had to stop before it", "not_sent", time.time()))

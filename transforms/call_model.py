@@ -90,7 +90,7 @@ class _CallGroupDoFn(beam.DoFn):
     def finish_bundle(self) -> Iterator[Any]:
         for result in self._session.drain():
             yield at_bundle_end(self._out(result))
-        self._worker.segment.sync()
+        self._worker.end_bundle()
         self._count()
 
     def teardown(self) -> None:

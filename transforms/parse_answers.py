@@ -70,8 +70,9 @@ class _ParseAnswerDoFn(beam.DoFn):
             value = self._reader.read(answer.text or "")
         except AnswerError as error:
             self._counters.add("answers_invalid_output")
-            if self._repair and answer.request.lane is Lane.MAIN:
-                request = _repair_request(answer, str(error), self._identity)
+            first = answer.request
+            if self._repair and first.lane is Lane.MAIN:
+                request = _repair_request(answer, first, str(error), self._identity)
                 yield pvalue.TaggedOutput(REPAIRS, (request.request_id, pack(request)))
             else:
                 yield _result(answer, kind=FailureKind.INVALID_OUTPUT, stage=Stage.PARSE, reason=str(error))
@@ -88,7 +89,8 @@ def _result(
     reason: str | None = None,
 ) -> RequestResult:
     """Build the result; a repair's carries what the invalid answer before it had cost."""
-    prior = answer.request.prior
+    request = answer.request
+    prior = request.prior
     attempts, usage, cost = answer.attempts, answer.usage, answer.cost_usd
     if prior is not None:
         attempts += prior.attempts
@@ -97,7 +99,7 @@ def _result(
         if reason and kind is FailureKind.INVALID_OUTPUT:
             reason = f"{reason} (after one repair; first: {prior.error})"
     return RequestResult(
-        request_id=answer.request.root_request_id,
+        request_id=request.root_request_id,
         value_json=value_json,
         kind=kind,
         stage=stage,
@@ -110,13 +112,12 @@ def _result(
         usage=usage,
         cost_usd=cost,
         repaired=prior is not None and value_json is not None,
-        riders=answer.request.riders,
-        crowded=answer.request.crowded,
+        riders=request.riders,
+        crowded=request.crowded,
     )
 
 
-def _repair_request(answer: ModelAnswer, error: str, identity: RequestIdentity) -> ModelRequest:
-    first = answer.request
+def _repair_request(answer: ModelAnswer, first: ModelRequest, error: str, identity: RequestIdentity) -> ModelRequest:
     text = answer.text or ""
     prompt = repair_prompt(first.prompt, text, error)
     shown = None

@@ -1,13 +1,14 @@
 """PollBatches: BatchTurn -> BatchTurn, each batch watched until it has ended or is left.
 
 A bounded splittable DoFn: a batch that has to wait defers itself, so many wait side by side on one worker. Some
-runners resume a deferred element at once, whatever delay was asked for, and on any worker. So the restriction's start is
-the time of the next look, in milliseconds since the epoch: it goes where the batch goes, and a look that comes too early
-sleeps a moment and defers again. What a look does is in the ledger; one that is repeated after a crash is just one look more.
+runners resume a deferred element at once, whatever delay was asked for, and on any worker. So the restriction's start
+says when the next look is due, and how many calls of the batch are numbered: both go where the batch goes. A look that
+comes too early sleeps a moment and defers again. What a look does is in the ledger; one that is repeated after a crash is just one look more.
 """
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -22,8 +23,11 @@ from transforms._stage import CALLS, Counters
 from transforms.records.batch import BatchTurn, Turn
 from transforms.records.run import CallSettings
 
-#: After the last look, milliseconds since the epoch: in the year 3084.
-_END_MS = 1 << 45
+#: A position: milliseconds since the epoch, and in the lowest bits the number of calls, as far as it fits.
+_CALL_BITS = 16
+_MOST_CALLS = (1 << _CALL_BITS) - 1
+#: After the last look: in the year 3084.
+_END = 1 << 45 << _CALL_BITS
 #: The longest a too early look sleeps, seconds: others wait behind it.
 _NAP_S = 0.2
 
@@ -65,10 +69,10 @@ class OneWatcherTracker(OffsetRestrictionTracker):
 
 
 class _Looks(RestrictionProvider):
-    """One position per millisecond; the whole range belongs to whoever watches the batch."""
+    """The positions in time; the whole range belongs to whoever watches the batch."""
 
     def initial_restriction(self, element: BatchTurn) -> OffsetRange:  # noqa: ARG002 - Beam's signature
-        return OffsetRange(0, _END_MS)
+        return OffsetRange(0, _END)
 
     def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
         return OneWatcherTracker(restriction)
@@ -93,26 +97,29 @@ class _PollBatchDoFn(beam.DoFn):
         self._counters = Counters("PollBatches")
 
     def process(self, turn: BatchTurn, tracker: Any = _LOOKS) -> Iterator[Any]:
-        ref, next_look_ms = turn.ref, tracker.current_restriction().start
+        ref, start = turn.ref, tracker.current_restriction().start
+        next_look_ms, calls = start >> _CALL_BITS, start & _MOST_CALLS
         wait_s = next_look_ms / 1000 - time.time()
         if wait_s > 0:
             time.sleep(min(wait_s, _NAP_S))
             tracker.defer_remainder(Duration(seconds=wait_s))
             return
-        if not tracker.try_claim(next_look_ms):
+        if not tracker.try_claim(start):
             return
+        self._desk.resume(ref, max(turn.next_index, calls))
         if turn.turn is Turn.WAITING:
             turn, wait_s = self._watcher.step(ref)
             self._counters.add("looks")
             for record in self._desk.take_records():
                 yield pvalue.TaggedOutput(CALLS, record)
         if turn.turn is Turn.WAITING:
-            # What is claimed is not handed on: the rest begins one millisecond later.
-            tracker.try_claim(max(next_look_ms + 2, round((time.time() + wait_s) * 1000)) - 1)
+            # What is claimed is not handed on: the rest begins with the next position.
+            look_ms = max(next_look_ms + 1, round((time.time() + wait_s) * 1000))
+            tracker.try_claim((look_ms << _CALL_BITS | min(self._desk.used(ref), _MOST_CALLS)) - 1)
             tracker.defer_remainder(Duration(seconds=wait_s))
             return
-        tracker.try_claim(_END_MS)
-        yield turn
+        tracker.try_claim(_END)
+        yield replace(turn, next_index=self._desk.used(ref))
 
     def teardown(self) -> None:
         if hasattr(self, "_desk"):

@@ -7,6 +7,7 @@ sends them when earlier ones have drained.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -67,7 +68,7 @@ class _SubmitBatchDoFn(beam.DoFn):
         self._counters.add("batches_taken_up")
         for record in self._desk.take_records():
             yield pvalue.TaggedOutput(CALLS, record)
-        yield turn
+        yield replace(turn, next_index=self._desk.used(turn.ref))
 
     def teardown(self) -> None:
         if hasattr(self, "_desk"):

@@ -20,11 +20,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{MARK}(reason): the test damages its outputs; they are not verified")
 
 
-@pytest.fixture(scope="session", params=["FnApiRunner"])
-def runner(request: pytest.FixtureRequest) -> str:
-    """The Beam runner; every promise holds on each (P10)."""
-    name: str = request.param
-    return name
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test that takes a runner the one that `--engine` names."""
+    if "runner" in metafunc.fixturenames:
+        metafunc.parametrize("runner", [metafunc.config.getoption("--engine")], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The Beam runner, with what it is to be told; every promise holds on each (P10)."""
+    if request.param == "FnApiRunner":
+        return "FnApiRunner"
+    from tests.engines.choice import engine_words
+
+    words = engine_words(request.param, tmp_path_factory)
+    if words.missing:
+        pytest.skip(words.missing)
+    return words.runner
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import atexit
 import csv
 import random
+import shlex
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import cache
@@ -89,8 +90,13 @@ def write_job(folder: Path, base_url: str, **changes: Any) -> Path:
 
 
 def run(job: Path, *overrides: str, runner: str = "FnApiRunner") -> RunResult:
-    """Run a job file, with `--set` overrides, on a runner."""
-    return run_job(RunRequest(load_job(str(job), overrides), [f"--runner={runner}"]))
+    """Run a job file, with `--set` overrides, on a runner, as `beam_args` takes it."""
+    return run_job(RunRequest(load_job(str(job), overrides), beam_args(runner)))
+
+
+def beam_args(runner: str) -> list[str]:
+    """Return Beam's arguments for a runner: its name, and what else it is to be told, between spaces."""
+    return shlex.split(f"--runner={runner}")
 
 
 @cache

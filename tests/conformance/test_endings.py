@@ -10,7 +10,7 @@ import pytest
 from pipelines.job import load_job
 from pipelines.mishaps import judge
 from pipelines.sandbox.server import RunningSandbox
-from tests.conformance.jobs import Output, answers_by_id, broken_references, plain_rows, run
+from tests.conformance.jobs import Output, answers_by_id, beam_args, broken_references, plain_rows, run
 from tests.conformance.turnstile import Answer, Turnstile, refusal
 from transforms.records.errors import OutputBusyError
 from transforms.storage.lease import Lease
@@ -130,7 +130,7 @@ def test_a_dry_run_sends_and_keeps_nothing(make_job: MakeJob, sandbox: RunningSa
     from pipelines.run import RunRequest, run_job
 
     job = make_job()
-    request = RunRequest(load_job(str(job)), [f"--runner={runner}"])
+    request = RunRequest(load_job(str(job)), beam_args(runner))
     result = run_job(dataclasses.replace(request, dry_run=True))
     assert (result.exit_code, result.summary["rows"]["pending"]) == (0, 30)
     assert sandbox.stats()["requests"] == 0

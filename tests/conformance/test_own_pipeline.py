@@ -15,6 +15,7 @@ from pipelines.runners import beam_options
 from pipelines.verify import verify_output
 from tests.conformance.batch_jobs import Workshop
 from tests.conformance.budget_chaos import spent_usd
+from tests.conformance.jobs import beam_args
 from transforms.records.errors import ConfigError, InternalError, OutputBusyError
 from transforms.storage.runs import list_runs
 
@@ -43,7 +44,7 @@ def test_p6_a_budget_holds_in_a_pipeline_of_ones_own(workshop: Workshop, runner:
     labels = [line for path in Path().glob("labels*") for line in path.read_text(encoding="utf-8").splitlines()]
     assert 0 < len(labels) == stopped.summary["rows"]["enriched"] < _ROWS
 
-    options = beam_options([f"--runner={runner}"])
+    options = beam_options(beam_args(runner))
     with opened(load_job(str(job), ["budget.max_usd=1"]), runner=runner) as run, beam.Pipeline(options=options) as pipe:
         _ = pipe | "EnrichRows" >> EnrichRows(run.job)
     ended = run.result.summary

@@ -11,7 +11,7 @@ from pipelines.job import load_job
 from pipelines.run import opened
 from pipelines.runners import beam_options
 from pipelines.sandbox.server import RunningSandbox
-from tests.conformance.jobs import Output, answers_by_id, plain_rows, run
+from tests.conformance.jobs import Output, answers_by_id, beam_args, plain_rows, run
 
 MakeJob = Callable[..., Path]
 
@@ -37,7 +37,7 @@ def test_serial_bundles_give_the_same_rows_over_few_connections(
 
     sandbox.reset()
     with opened(load_job(str(job), ["batching.mode=serial_bundle", "output=bundled"])) as opened_run:
-        pipeline = beam.Pipeline(options=beam_options([f"--runner={runner}"]))
+        pipeline = beam.Pipeline(options=beam_options(beam_args(runner)))
         _ = pipeline | "EnrichRows" >> EnrichRows(opened_run.job)
         result = pipeline.run()
         result.wait_until_finish()

@@ -1,15 +1,13 @@
 """The engines as Beam options: what is not on this machine is skipped, and says why."""
 
 import os
-import shlex
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from pipelines.sandbox.batch_clock import BatchTiming
 from pipelines.sandbox.server import RunningSandbox
+from tests.engines.choice import write_worker_program
 from tests.engines.fetch import FLINK_SERIES, Engines, find_engines
 from tests.engines.flink_cluster import FlinkCluster
 
@@ -26,16 +24,7 @@ def found_engines() -> Engines:
 @pytest.fixture(scope="session")
 def worker_program(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A program that starts Beam's Python worker with this Python and these sources, as `rowbeam-worker` does."""
-    root = Path(__file__).resolve().parents[2]
-    program = tmp_path_factory.mktemp("worker") / "rowbeam-worker"
-    lines = [
-        "#!/bin/sh",
-        f"export PYTHONPATH={shlex.quote(str(root))}",
-        f'exec {shlex.quote(sys.executable)} -m pipelines.engine_worker "$@"',
-    ]
-    program.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    program.chmod(0o755)
-    return str(program)
+    return write_worker_program(tmp_path_factory.mktemp("worker"))
 
 
 @pytest.fixture(scope="session")

@@ -57,14 +57,8 @@ def test_an_engine_gives_the_rows_that_the_local_runner_gives(
     expected: dict[str, dict[str, Any]],
     sandbox: RunningSandbox,
     workdir: Path,
-    request: pytest.FixtureRequest,
 ) -> None:
     """Every row is there once with the same answer, and every request was paid once."""
-    if (mode, engine) == ("batch", ["--direct_num_workers=2"]):
-        reason = (
-            "calls of a batch that goes from process to process are numbered by each for itself (BatchDesk.next_index)"
-        )
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
     rows = answers_by_id(_run(workdir / "job", sandbox, mode, engine))
     assert rows == expected[mode]
     bill = sandbox.bill()

@@ -24,9 +24,31 @@ class _Watcher:
         return BatchTurn(ref, Turn.WAITING), self._wait_s
 
 
+class _Desk:
+    """Counts a batch's calls: each look makes one."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+        self.calls = 0
+
+    def resume(self, _ref: Any, next_index: int) -> None:
+        self.told.append(next_index)
+        self.calls = max(self.calls, next_index)
+
+    def used(self, _ref: Any) -> int:
+        self.calls += 1
+        return self.calls
+
+    def take_records(self) -> list[Any]:
+        return []
+
+    def release(self) -> None:
+        pass
+
+
 def _worker(wait_s: float) -> Any:
     worker = poll_batches._PollBatchDoFn(SimpleNamespace())  # type: ignore[arg-type]
-    worker._desk = SimpleNamespace(take_records=list, release=lambda: None)  # type: ignore[assignment]
+    worker._desk = _Desk()  # type: ignore[assignment]
     worker._watcher = _Watcher(wait_s)  # type: ignore[assignment]
     worker._counters = SimpleNamespace(add=lambda _name: None)  # type: ignore[assignment]
     return worker
@@ -49,7 +71,7 @@ def test_another_worker_knows_when_to_look_next(wait_s: float) -> None:
     began_s = time.time()
     rest, delay_s = _give(first, poll_batches._Looks().initial_restriction(None))  # type: ignore[arg-type]
     assert delay_s == pytest.approx(wait_s, abs=0.05)
-    assert rest.start / 1000 == pytest.approx(began_s + wait_s, abs=0.1)
+    assert (rest.start >> 16) / 1000 == pytest.approx(began_s + wait_s, abs=0.1)
     if wait_s < 1:
         while not second._watcher.looks:
             rest, _ = _give(second, rest)
@@ -57,3 +79,16 @@ def test_another_worker_knows_when_to_look_next(wait_s: float) -> None:
     else:
         _give(second, rest)
         assert second._watcher.looks == 0
+
+
+def test_another_worker_goes_on_numbering_calls() -> None:
+    """The number of calls goes where the batch goes, through any number of deferrals."""
+    first, second = _worker(0.0), _worker(0.0)
+    rest, _ = _give(first, poll_batches._Looks().initial_restriction(None))  # type: ignore[arg-type]
+    assert first._desk.told == [0]
+    while not second._watcher.looks:
+        rest, _ = _give(second, rest)
+    while len(first._desk.told) < 2:
+        rest, _ = _give(first, rest)
+    assert second._desk.told == [1]
+    assert first._desk.told == [0, 2]

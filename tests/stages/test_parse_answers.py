@@ -22,7 +22,7 @@ def make_answer(name, text, kind=FailureKind.OK, request=None, **changes):
     """Return a call's answer."""
     values = {"reason": None, "attempts": 1, "call_id": f"call-{name}", "run_id": "r1", "reused": False}
     values |= {"response_model": "m", "usage": Usage(10, 2), "cost_usd": Decimal("0.1")}
-    return ModelAnswer(request=request or make_request(name), kind=kind, text=text, **{**values, **changes})
+    return ModelAnswer(asked=request or make_request(name), kind=kind, text=text, **{**values, **changes})
 
 
 def parse(*answers, repair=True):

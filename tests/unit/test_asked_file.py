@@ -2,6 +2,7 @@
 
 import tempfile
 import tracemalloc
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.pool_builders import make_request
 from transforms.records.errors import InternalError
+from transforms.records.request import pack
 from transforms.storage import asked_file
 from transforms.storage.asked_file import AskedFile, AskedWriter, asked_path
 
@@ -43,6 +46,20 @@ def test_request_that_was_not_asked_is_none(tmp_path: Path) -> None:
     with AskedFile(_write(tmp_path / "k.asked", {"r-1": b"one"})) as asked:
         assert asked.take("r-2") is None
         assert "r-2" not in asked
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(max_size=300), unique=True, max_size=12), st.data())
+def test_a_likely_number_never_changes_what_is_taken(names: list[str], data: st.DataObject) -> None:
+    """Right, wrong or out of reach: a request is found and given once, whatever number it is said to have."""
+    requests = {name: pack(replace(make_request("a"), request_id=name)) for name in names}
+    with tempfile.TemporaryDirectory() as folder, AskedFile(_write(Path(folder) / "k.asked", requests)) as asked:
+        for place, (request_id, packed) in enumerate(requests.items()):
+            likely = data.draw(st.sampled_from([place, 0, 3, 99]))
+            assert asked.take(request_id, likely) == packed
+            assert asked.take(request_id, likely) is None
+        assert asked.take("another", 0) is None
+        assert list(asked.rest()) == []
 
 
 def test_digests_that_share_a_half_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

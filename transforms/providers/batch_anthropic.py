@@ -57,6 +57,7 @@ class AnthropicBatch(InlineTransport):
     """
 
     can_cancel = True
+    body_path: tuple[str, ...] = ("result", "message")
     shows_progress = False
 
     def __init__(self, settings: ModelSettings, provider: Anthropic) -> None:

@@ -83,6 +83,7 @@ class BatchApi(Protocol):
         shows_progress: counts move while the batch runs.
         expires: the provider ends a batch by itself after its window.
         min_poll_s: the provider asks to poll no oftener, seconds.
+        body_path: the keys that lead from a line of results to the body of its response, where it has one.
     """
 
     limits: BatchLimits
@@ -94,6 +95,7 @@ class BatchApi(Protocol):
     shows_progress: bool
     expires: bool
     min_poll_s: float
+    body_path: tuple[str, ...]
 
     def line(self, custom_id: str, body: dict[str, Any]) -> bytes:
         """Return the line of the request file for one request, without its newline.

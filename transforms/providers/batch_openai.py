@@ -40,6 +40,7 @@ class OpenAIBatch:
     uses_files = True
     waits_for_file = False
     can_cancel = True
+    body_path: tuple[str, ...] = ("response", "body")
     has_metadata = True
     shows_progress = True
     expires = True

@@ -39,6 +39,7 @@ class OpenRouterBatch(InlineTransport):
     """
 
     can_cancel = False
+    body_path: tuple[str, ...] = ("response", "body")
     shows_progress = True
 
     def __init__(self, settings: ModelSettings, provider: OpenRouter) -> None:

@@ -243,7 +243,7 @@ class CallSession:
         self._put(
             job.batch,
             ModelAnswer(
-                request=job.request,
+                asked=job.request,
                 kind=kind,
                 text=reply.text if reply else None,
                 reason=reason,

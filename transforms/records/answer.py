@@ -7,7 +7,7 @@ from typing import Any
 from transforms.records.failure import KINDS, FailureKind, Stage
 from transforms.records.quick import quick
 from transforms.records.reply import Usage
-from transforms.records.request import ModelRequest, request_from
+from transforms.records.request import ModelRequest, request_from, unpack
 from transforms.records.row import AskedRow, asked_from
 
 
@@ -17,7 +17,8 @@ class ModelAnswer:
     """How one request ended, from a call now or from the ledger.
 
     Attributes:
-        request: the request, with its prompt (needed to build a repair).
+        asked: the request, with its prompt (needed to build a repair); or as `pack` gives it, where it came out of a
+            file and nobody has needed it yet. `request` gives it either way.
         kind: OK for text that can be parsed; any other kind ends the request.
         text: the answer's text when kind is OK, else what there is.
         reason: one sentence for people when kind is not OK.
@@ -28,7 +29,7 @@ class ModelAnswer:
         response_model, usage, cost_usd: of the settling call.
     """
 
-    request: ModelRequest
+    asked: ModelRequest | bytes
     kind: FailureKind
     text: str | None
     reason: str | None
@@ -40,10 +41,15 @@ class ModelAnswer:
     usage: Usage
     cost_usd: Decimal | None
 
+    @property
+    def request(self) -> ModelRequest:
+        """The request; a packed one is unpacked at each look."""
+        return unpack(self.asked) if isinstance(self.asked, bytes) else self.asked
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle flat."""
+        """Pickle flat; a packed request stays packed."""
         return _answer, (
-            self.request.flat(),
+            self.asked if isinstance(self.asked, bytes) else self.asked.flat(),
             self.kind.value,
             self.text,
             self.reason,
@@ -57,10 +63,10 @@ class ModelAnswer:
         )
 
 
-def _answer(request: tuple[Any, ...], kind: str, *rest: Any) -> ModelAnswer:
+def _answer(asked: tuple[Any, ...] | bytes, kind: str, *rest: Any) -> ModelAnswer:
     text, reason, attempts, call_id, run_id, reused, model, usage, cost_usd = rest
     return ModelAnswer(
-        request_from(*request),
+        asked if isinstance(asked, bytes) else request_from(*asked),
         KINDS[kind],
         text,
         reason,

@@ -165,9 +165,11 @@ class BatchTurn:
             results can be collected.
         reason: one sentence for people, for UNSENT and LEFT.
         kind: for LEFT: the refusal that stops the run, or None.
+        next_index: the call_index of the batch's next call, for whichever process makes it; 0 where that is not told.
     """
 
     ref: BatchRef
     turn: Turn
     reason: str = ""
     kind: FailureKind | None = None
+    next_index: int = 0

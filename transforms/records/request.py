@@ -18,6 +18,10 @@ from transforms.records.usage import Usage
 MAX_RIDERS = 16
 
 
+# How a pickled tuple begins: protocol, frame and mark, and then its first text, where that is short.
+_FIRST, _SHORT_TEXT, _SHORT = 12, 0x8C, 255
+
+
 class Lane(StrEnum):
     """Why a request exists: the row's first question, or the one repair re-ask."""
 
@@ -167,4 +171,16 @@ def pack(request: ModelRequest) -> bytes:
 
 def unpack(packed: bytes) -> ModelRequest:
     """Return the request of `pack`."""
-    return request_from(*pickle.loads(packed))  # noqa: S301 - packed in this pipeline
+    return request_from(*unpack_flat(packed))
+
+
+def is_packed_of(packed: bytes, request_id: str) -> bool:
+    """Whether `packed` is of this request, told by its first bytes; False also where they don't tell."""
+    text = request_id.encode()
+    return len(text) <= _SHORT and packed.startswith(b"%c%c%b" % (_SHORT_TEXT, len(text), text), _FIRST)
+
+
+def unpack_flat(packed: bytes) -> tuple[Any, ...]:
+    """Return `ModelRequest.flat` of the request of `pack`, in a third of its time."""
+    flat: tuple[Any, ...] = pickle.loads(packed)  # noqa: S301 - packed in this pipeline
+    return flat

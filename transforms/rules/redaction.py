@@ -48,6 +48,8 @@ _BASIC = re.compile(
 _NAMED_KEY = re.compile(
     rf"((?i:api[-_]?key|subscription-key){_QUOTES}\s*[:=,]\s*{_QUOTES})(?=[^\s\"']*\d)[^\s\"',;&\\}}\])]{{12,}}",
 )
+# What each word of a JSON text holds whole or not at all: a secret of other characters may lie across two of them.
+_ONE_WORD = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9._~+/=%-]+")
 # In lower case, for patterns that take either; "key" is in all of the last one's.
 _KEY, _KEY_MARKERS = "key", ("api-key", "api_key", "apikey", "subscription-key")
 _KEPT = r"\1" + REDACTED
@@ -85,6 +87,28 @@ class Redactor:
                 if form in text:
                     text = text.replace(form, REDACTED)
         return text
+
+    def is_plain(self, text: str) -> bool:
+        """Whether the text holds nothing that a secret is told by; `text` and `own` then leave it as it is.
+
+        What is told apart here is found in a text wherever it is cut, as long as no cut goes through a word: texts
+        whose every word is plain are plain together.
+        """
+        for form in self._forms:
+            if form in text:
+                return False
+        for marker, _ in _PATTERNS:
+            if marker in text:
+                return False
+        lowered = text.lower()
+        if "bearer" in lowered or "authorization" in lowered:
+            return False
+        return not (_KEY in lowered and any(marker in lowered for marker in _KEY_MARKERS))
+
+    @property
+    def looks_for_words(self) -> bool:
+        """Whether each secret given, in each of its forms, is one word: no punctuation of JSON, and not only digits."""
+        return all(_ONE_WORD.fullmatch(form) for form in self._forms)
 
     def value(self, value: Any) -> Any:
         """Return a copy of nested dicts and lists with every text redacted, keys included.

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from transforms.records.errors import InternalError
+from transforms.records.request import is_packed_of
 from transforms.storage.draft_file import DraftFile
 from transforms.storage.objects import is_remote, join, local_copy, parent
 from transforms.storage.scratch import scratch_path
@@ -96,8 +97,19 @@ class AskedFile:
             raise
         self._taken = bytearray(len(self))
 
-    def take(self, request_id: str) -> bytes | None:
-        """Return a request's packed bytes; None when it was taken before or this run did not ask it."""
+    def take(self, request_id: str, likely: int | None = None) -> bytes | None:
+        """Return a request's packed bytes; None when it was taken before or this run did not ask it.
+
+        Args:
+            request_id: of the request.
+            likely: its number, if all were added in the order that the caller numbers them in: then it is not
+                looked for.
+        """
+        if likely is not None and likely < len(self) and not self._taken[likely]:
+            packed = self._packed(likely)
+            if is_packed_of(packed, request_id):
+                self._taken[likely] = True
+                return packed
         number = self._find(request_id)
         if number is None or self._taken[number]:
             return None

@@ -31,18 +31,23 @@ class ResultIds:
         Args:
             expected: the custom ids of the batch, no id twice.
         """
-        self._has_come = dict.fromkeys(expected, False)
+        self._numbers = {custom_id: number for number, custom_id in enumerate(expected)}
+        self._has_come = bytearray(len(self._numbers))
 
     def see(self, custom_id: str) -> Literal["expected", "duplicate", "unknown"]:
         """Note an id of the results: expected the first time, duplicate from then on, unknown when it was not sent."""
-        has_come = self._has_come.get(custom_id)
-        if has_come is None:
+        number = self._numbers.get(custom_id)
+        if number is None:
             return "unknown"
-        if has_come:
+        if self._has_come[number]:
             return "duplicate"
-        self._has_come[custom_id] = True
+        self._has_come[number] = True
         return "expected"
+
+    def number(self, custom_id: str) -> int:
+        """Return which of the ids that were sent it is, from 0 on; KeyError for any other."""
+        return self._numbers[custom_id]
 
     def missing(self) -> Iterator[str]:
         """Yield the ids that were sent and have not come, in the order of sending."""
-        return (custom_id for custom_id, has_come in self._has_come.items() if not has_come)
+        return (custom_id for custom_id, number in self._numbers.items() if not self._has_come[number])

@@ -89,7 +89,7 @@ class SettledAnswer:
     def answer(self, request: ModelRequest) -> ModelAnswer:
         """Return it as the answer of `request`."""
         return ModelAnswer(
-            request=request,
+            asked=request,
             kind=self.kind,
             text=self.text,
             reason=self.reason,

@@ -1,7 +1,8 @@
 """Writing a ledger segment: what `append` has taken, killing the process no longer loses (P4).
 
 Each process appends to a segment of its own, `<run_id>.<host>-<pid>-<random>.jsonl`: a header line, then one line per
-record, each `append` or `extend` by one system call, so that a kill tears at most the last line there is.
+record, each `append`, `extend` or `extend_encoded` by one system call, so that a kill tears at most the last line
+there is.
 """
 
 import errno
@@ -65,8 +66,16 @@ class SegmentWriter:
         Raises:
             InternalError: as `append`; which of the records are on disk is not known.
         """
-        if records:
-            self._write(b"".join([encode(record) for record in records]))
+        self.extend_encoded([encode(record) for record in records])
+
+    def extend_encoded(self, lines: Sequence[bytes]) -> None:
+        """Write the lines of records, as `encode` gives them; as `extend`.
+
+        Raises:
+            InternalError: as `extend`.
+        """
+        if lines:
+            self._write(b"".join(lines))
 
     def sync(self) -> None:
         """Make what was appended survive a power cut; other threads may append meanwhile.
