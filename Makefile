@@ -29,9 +29,11 @@ test: $(READY) ## Run the test suite
 soak: $(READY) ## Run the longer tests: every provider killed at every step, and again and again
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m soak tests --ignore=tests/benchmarks --ignore=tests/engines
 
-engines: $(READY) ## Fetch Flink, Beam's job server and Prism, and run the tests on them
+engines: $(READY) ## Fetch Flink, Prism and a BigQuery emulator, and run the tests on them
 	$(BIN)/python -m tests.engines.fetch
+	$(BIN)/python -m tests.engines.bigquery_emulator
 	$(BIN)/python -m pytest tests/engines
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal --engine=PrismRunner -m "not soak" tests/conformance
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check $(SOURCES) setup.py

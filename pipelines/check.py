@@ -15,6 +15,7 @@ from pipelines.prepare import PreparedJob
 from pipelines.summary import EXIT_DONE, EXIT_REFUSED
 from transforms.providers import make_provider
 from transforms.providers.base import Provider
+from transforms.providers.secret import read_secret
 from transforms.providers.transport import HttpTransport, transport_error
 from transforms.records.errors import ConfigError
 from transforms.records.failure import FailureKind
@@ -125,12 +126,22 @@ def _price_words(model: str, rates: tuple[Decimal, Decimal] | None) -> str:
 
 
 def _key(provider: Provider, environ: Mapping[str, str]) -> Finding:
+    if provider.key_secret is not None:
+        return _secret(provider.key_secret)
     name = provider.key_env
     if name is None:
         return Finding("key", True, "none is needed")
     if not environ.get(name, "").strip():
         return Finding("key", False, f"the environment variable {name} is not set; it must hold the API key")
     return Finding("key", True, f"{name} is set")
+
+
+def _secret(name: str) -> Finding:
+    try:
+        read_secret(name)
+    except ConfigError as error:
+        return Finding("key", False, str(error))
+    return Finding("key", True, f"the secret {name} can be read here")
 
 
 def _embedded(model: ModelSettings) -> list[Finding]:
@@ -149,6 +160,8 @@ def _embedded(model: ModelSettings) -> list[Finding]:
 
 def _live(provider: Provider, environ: Mapping[str, str]) -> tuple[list[Finding], int, ServedModels | None]:
     key = environ.get(provider.key_env, "").strip() if provider.key_env else None
+    if provider.key_secret is not None:
+        key = read_secret(provider.key_secret)
     probe = provider.probe(key)
     if probe is None:
         return [Finding("provider", None, "has no free request to try the key with")], EXIT_DONE, None

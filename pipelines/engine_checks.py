@@ -1,12 +1,15 @@
 """What each engine needs before a job is handed to it, checked on the machine that launches.
 
 Each check gives its complaints, every one a clause that says what is missing and what to do; nothing is started, and
-nothing but files, PATH and ports of this machine is looked at.
+nothing but files, PATH and ports of this machine is looked at. (Beam's own check of Dataflow's options also asks for
+the buckets' retention policy.)
 """
 
 import os
 import shutil
 import socket
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,8 +22,16 @@ from apache_beam.options.pipeline_options import (
     PortableOptions,
     PrismRunnerOptions,
     SetupOptions,
+    StandardOptions,
     WorkerOptions,
 )
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners.runner import create_runner
+
+from transforms.providers import make_provider
+from transforms.records.errors import ConfigError
+from transforms.records.settings import Job
+from transforms.storage.objects import is_remote
 
 #: Flink "addresses" that mean a cluster inside the job server.
 EMBEDDED_FLINK = frozenset({"[local]", "[auto]"})
@@ -37,6 +48,64 @@ def check_engine(engine: str, options: PipelineOptions) -> list[str]:
         "dataflowrunner": (_check_dataflow,),
     }
     return [problem for check in checks.get(engine, ()) for problem in check(options)] + _check_setup_file(options)
+
+
+def check_places(job: Job, options: PipelineOptions) -> list[str]:
+    """Check that an engine's workers can get at what the job names; return what they perhaps can't, a clause each.
+
+    Args:
+        job: with absolute paths.
+        options: as `beam_options` gives them.
+
+    Raises:
+        ConfigError: Dataflow's workers, which share no disk and no environment with this machine, certainly can't.
+    """
+    engine = str(options.view_as(StandardOptions).runner).rsplit(".", 1)[-1].lower()
+    if engine == "dataflowrunner":
+        return _check_dataflow_places(job, options)
+    address = _engine_address(engine, options)
+    if not address or is_this_machine(address):
+        return []
+    return [f"{clause}; the workers of {address} must share that disk" for clause in _unseen(job, cure=False)]
+
+
+def _unseen(job: Job, *, cure: bool = True) -> list[str]:
+    """Return a clause for each place on a disk of this machine."""
+    paths = job.input.path if isinstance(job.input.path, list) else [job.input.path or ""]
+    local = [path for path in paths if path and not is_remote(path)]
+    found = []
+    if not is_remote(job.output):
+        words = f"output: {job.output} is on this machine"
+        found.append(words + (", which the workers can't see: name a folder at gs://" if cure else ""))
+    if local:
+        words = f"input.path: {local[0]} is on this machine"
+        found.append(words + (", which the workers can't see: put it in a bucket, or read BigQuery" if cure else ""))
+    return found
+
+
+def _check_dataflow_places(job: Job, options: PipelineOptions) -> list[str]:
+    problems = _unseen(job)
+    variable = make_provider(job.model, None).key_env
+    # Only an image of one's own can set a variable there.
+    has_image = bool(options.view_as(WorkerOptions).sdk_container_image)
+    if variable is not None and not has_image:
+        problems.append(
+            f"its workers don't have the variable {variable}: put the key into Secret Manager, and name it in model.api_key_secret"
+        )
+    if problems:
+        raise ConfigError(f"--runner=DataflowRunner: {'; '.join(problems)}")
+    if variable is None:
+        return []
+    return [f"the workers' image must set {variable}; model.api_key_secret keeps the key out of images"]
+
+
+def _engine_address(engine: str, options: PipelineOptions) -> str:
+    """Return the address of an engine that may be on other machines; "" where it is here for sure."""
+    endpoint = options.view_as(PortableOptions).job_endpoint or ""
+    if engine == "flinkrunner":
+        master = str(options.view_as(FlinkRunnerOptions).flink_master)
+        return endpoint if master in EMBEDDED_FLINK else master
+    return endpoint if engine in ("prismrunner", "portablerunner") and endpoint != "embed" else ""
 
 
 def is_this_machine(address: str) -> bool:
@@ -140,7 +209,25 @@ def _check_dataflow(options: PipelineOptions) -> list[str]:
         problems.append("--temp_location=gs://BUCKET/tmp is missing")
     if not (setup.setup_file or setup.extra_packages or options.view_as(WorkerOptions).sdk_container_image):
         problems.append("its workers lack Rowbeam: --setup_file=./setup.py or --sdk_container_image=IMAGE")
-    return problems
+    if not has_dataflow():
+        problems.append("this Python lacks Google's client: pip install 'rowbeam[gcp]'")
+    return problems or _check_dataflow_words(options)
+
+
+def has_dataflow() -> bool:
+    """Say whether Beam can launch Dataflow jobs from this Python."""
+    try:
+        return find_spec("google.cloud.dataflow") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _check_dataflow_words(options: PipelineOptions) -> list[str]:
+    """Return what Beam will refuse when the pipeline is made, which is when the run has begun."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = PipelineOptionsValidator(options, create_runner("DataflowRunner")).validate()
+    return [" ".join(str(problem).split()).rstrip(".") for problem in found]
 
 
 def _check_setup_file(options: PipelineOptions) -> list[str]:

@@ -69,7 +69,7 @@ class EnrichRows(beam.PTransform):
         named = read.rows | "IdentifyRows" >> IdentifyRows(job.input.key)
         asked = named.rows | "RenderPrompts" >> RenderPrompts(job.template, job.identity, job.redact)
 
-        settled = root | "ReadAnswers" >> ReadAnswers(job.segments)
+        settled = root | "ReadAnswers" >> ReadAnswers(job.ledger, job.run_id, is_first=not job.segments)
         waiting = root | "ReadBatches" >> ReadBatches(job.ledger, job.open_batches) if job.open_batches else None
         first = asked.requests | "AskModel" >> AskModel(
             job, settled.main, waiting, by_batch=job.by_batch, repair=job.repair
@@ -225,7 +225,9 @@ def main(argv: list[str] | None = None) -> int:
     options = EnrichOptions(arguments)
     try:
         result = run_job(
-            RunRequest(load_job(options.job, options.set), arguments, agree=lambda _gap: options.yes, report=True)
+            RunRequest(
+                load_job(options.job_file(), options.set), arguments, agree=lambda _gap: options.yes, report=True
+            )
         )
     except Exception as error:  # noqa: BLE001 - whatever it was, a scheduler gets its sentence and its exit code
         mishap = judge(error, running=True)

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -15,16 +15,6 @@ Place = Callable[[tuple[str, ...]], str]
 
 _MAX_LINES = 10
 _SHOWN_CHARS = 60
-_LATER_KEYS = frozenset(
-    {
-        "input.bigquery",
-        "sinks.bigquery",
-    }
-)
-_LATER_VALUES = {
-    "sinks.enriched": frozenset({"bigquery"}),
-    "sinks.audit": frozenset({"bigquery"}),
-}
 _SECRET_KEYS = frozenset({"api_key", "apikey", "x_api_key", "authorization"})
 _FREE_NAMES = frozenset({"input", "prompt", "answer"})  # a column or an answer's member may have any name
 _SECRET_VALUE = re.compile(r"\s*(?:Bearer\s+)?sk-[A-Za-z0-9_\-]{8,}\s*")
@@ -32,6 +22,9 @@ _URL_LOGIN = re.compile(r"[a-z][a-z0-9+.\-]*://[^/\s]*@")
 _PATTERN_WORDS = {
     "name": "use letters, digits, dot, _ and -, at most 100, beginning with a letter or digit",
     "answer.field": "use letters, digits and _, not beginning with a digit",
+    "input.bigquery.table": "write project.dataset.table",
+    "sinks.bigquery.dataset": "write project.dataset",
+    "sinks.bigquery.prefix": "use letters, digits and _, at most 100, beginning with a letter",
 }
 
 
@@ -115,9 +108,16 @@ def model_at(path: tuple[str, ...]) -> type[BaseModel] | None:
         if model is None:
             return None
         field = {info.alias or name: info for name, info in model.model_fields.items()}.get(key)
-        annotation = field.annotation if field is not None else None
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        model = None if field is None else _model_in(field.annotation)
     return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Give the settings class of an annotation such as X or X | None."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
@@ -150,8 +150,6 @@ def _sentence(found: Any, path: tuple[str, ...], data: dict[str, Any]) -> str:
     if found["type"] == "value_error":
         problem = str(found["ctx"]["error"])
         return f"{show(value)} {problem}" if not isinstance(value, dict) else problem
-    if found["type"] == "literal_error" and isinstance(value, str) and value in _LATER_VALUES.get(name, ()):
-        return f"{show(value)} is not in this version of Rowbeam; use {found['ctx']['expected']}"
     if found["type"] == "string_pattern_mismatch" and name in _PATTERN_WORDS:
         return f"{show(value)} is not allowed; {_PATTERN_WORDS[name]}"
     return f"{show(value)} is not allowed; {_cure(found, value)}"
@@ -175,9 +173,6 @@ def _cure(found: Any, value: Any) -> str:
 
 
 def _unknown_key(path: tuple[str, ...]) -> str:
-    name = ".".join(path)
-    if name in _LATER_KEYS:
-        return "is not in this version of Rowbeam; remove it"
     model = model_at(path[:-1])
     known = keys_of(model) if model is not None else []
     close = difflib.get_close_matches(path[-1], known, n=1)

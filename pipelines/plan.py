@@ -18,6 +18,7 @@ from transforms.records.model_entry import ModelFinding
 from transforms.records.request import Lane
 from transforms.rules.price import Processing
 from transforms.storage.batch_members import read_members
+from transforms.storage.bigquery_input import query_bytes
 from transforms.storage.ledger import read_answers
 
 _DAMAGE = (
@@ -208,7 +209,12 @@ def _warnings(prepared: PreparedJob, scan: Scan, cost: dict[str, Any], to_send: 
     share = lost / scan.rows_in if scan.rows_in else 0.0
     allowed = job.limits.max_dead_letter_ratio
     damaged = _damaged_files(scan.failures)
+    billed = query_bytes(prepared.files[0])
     cases = [
+        (
+            billed is not None,
+            f"the input's query read {billed or 0:,} bytes, which BigQuery bills; within a day the run gets it from its cache",
+        ),
         (bool(damaged), f"{damaged} {_DAMAGE}"),
         (scan.rows_in == 0, "the input has no rows"),
         (used is not None and not used, "the template names no column: every row asks the same question"),

@@ -215,6 +215,8 @@ def _draw_outputs(summary: dict[str, Any], console: Console) -> None:
         path = summary["outputs"].get(name)
         if path and (is_remote(path) or Path(path).exists()):
             table.add_row(label, Text(short_path(path)))
+    if tables := summary["outputs"].get("bigquery"):
+        table.add_row("BigQuery", Text(tables))
     console.print(table)
 
 

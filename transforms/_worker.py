@@ -6,7 +6,7 @@ Held per (run, process) with a count of its users, so that the main and the repa
 import os
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from transforms.providers.base import Provider
 from transforms.providers.batch_http import BatchHttp
 from transforms.providers.permits import Permits
 from transforms.providers.pool import CallPool
+from transforms.providers.secret import read_secret
 from transforms.providers.telemetry import Telemetry, open_telemetry
 from transforms.records.call import BatchEnded, CallRecord
 from transforms.records.errors import ConfigError
@@ -26,6 +27,7 @@ from transforms.rules.call_record import CallRecorder
 from transforms.rules.price import PriceTable
 from transforms.rules.redaction import Redactor
 from transforms.rules.shares import whole_units
+from transforms.storage.lease_watch import LeaseWatch
 from transforms.storage.limit_shares import LimitShares
 from transforms.storage.open_segment import Segment, open_segment
 
@@ -42,6 +44,14 @@ class Worker:
     telemetry: Telemetry | None = None
     closers: list[Any] = field(default_factory=list)
     users: int = 0
+    is_shared: bool = False
+
+    def end_bundle(self) -> None:
+        """Make safe what a bundle has recorded, and let other processes have what its calls did not spend."""
+        self.segment.sync()
+        if self.is_shared and self.budget is not None:
+            # Not every runner calls teardown: what is not given back now would count as spent for good.
+            self.budget.purse.give_back()
 
     def batch_http(self) -> BatchHttp:
         """Return the process's connections for batch APIs, made on first use."""
@@ -53,6 +63,9 @@ class Worker:
             self.closers.append(http)
             return http
 
+
+#: Why a worker sends no more.
+_LOST = "this run lost its lease on the output (another run may have taken it over)"
 
 _workers: dict[str, Worker] = {}
 _lock = threading.Lock()
@@ -98,16 +111,18 @@ def current() -> Worker | None:
 
 
 def read_key(provider: Provider) -> str | None:
-    """Return the provider's secret from the environment; ConfigError names the variable when it holds no key."""
-    if provider.key_env is None:
+    """Return the provider's key, from Secret Manager or the environment; ConfigError names where it should be."""
+    if provider.key_secret is not None:
+        key, place = read_secret(provider.key_secret), f"the secret {provider.key_secret}"
+    elif provider.key_env is not None:
+        key, place = os.environ.get(provider.key_env, "").strip(), f"the environment variable {provider.key_env}"
+        if not key:
+            raise ConfigError(f"{place} is not set; it must hold the API key")
+    else:
         return None
-    key = os.environ.get(provider.key_env, "").strip()
-    if not key:
-        raise ConfigError(f"the environment variable {provider.key_env} is not set; it must hold the API key")
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(
-            f"the environment variable {provider.key_env} holds a line break or another character that no API key has; "
-            "set it again, to the key alone"
+            f"{place} holds a line break or another character that no API key has; set it again, to the key alone"
         )
     return key
 
@@ -157,7 +172,14 @@ def _make(settings: CallSettings) -> Worker:
         shares=_shares(settings),
         permits=_permits(pool_settings),
     )
-    return Worker(pool, segment, provider, key, budget, telemetry, closers)
+    if settings.shared_limits:
+        closers.append(LeaseWatch(settings.ledger, settings.run_id, partial(_give_up, pool)))
+    return Worker(pool, segment, provider, key, budget, telemetry, closers, is_shared=settings.shared_limits)
+
+
+def _give_up(pool: CallPool) -> None:
+    with suppress(RuntimeError):  # the pool was closed at this moment
+        pool.give_up(_LOST)
 
 
 def _shares(settings: CallSettings) -> LimitShares | None:

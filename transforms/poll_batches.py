@@ -115,7 +115,7 @@ class _PollBatchDoFn(beam.DoFn):
         if turn.turn is Turn.WAITING:
             # What is claimed is not handed on: the rest begins with the next position.
             look_ms = max(next_look_ms + 1, round((time.time() + wait_s) * 1000))
-            tracker.try_claim((look_ms << _CALL_BITS | min(self._desk.used(ref), _MOST_CALLS)) - 1)
+            tracker.try_claim((look_ms << _CALL_BITS) + min(self._desk.used(ref), _MOST_CALLS) - 1)
             tracker.defer_remainder(Duration(seconds=wait_s))
             return
         tracker.try_claim(_END)

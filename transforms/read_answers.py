@@ -1,6 +1,7 @@
 """ReadAnswers: the ledger segments of earlier runs -> settled answers by request_id.
 
-One element per segment is spread over the workers and read as a stream. Safe to retry: reading has no effect.
+A worker lists them, so that the job's graph does not grow with its history; one element per segment is spread over the
+workers and read as a stream. Safe to retry: reading has no effect, and earlier runs have ended.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from apache_beam import pvalue
 
 from transforms._stage import REPAIRS
 from transforms.records.request import Lane
-from transforms.storage.ledger import pack_settled, read_answers
+from transforms.storage.ledger import pack_settled, read_answers, segments
 
 
 class ReadAnswersResult(NamedTuple):
@@ -25,20 +26,25 @@ class ReadAnswers(beam.PTransform):
     """Read what earlier runs of the job have settled.
 
     Args:
-        segments: paths of the ledger segments, listed when the run began.
+        ledger: the ledger's folder.
+        run_id: this run, whose own segments are left out.
+        is_first: the ledger held no other run's segments when the run began: then there is nothing to build.
     """
 
-    def __init__(self, segments: list[str]) -> None:
+    def __init__(self, ledger: str, run_id: str, *, is_first: bool) -> None:
         super().__init__()
-        self._segments = segments
+        self._ledger = ledger
+        self._run_id = run_id
+        self._is_first = is_first
 
     def expand(self, root: Any) -> Any:
-        """Read each segment and tell the lanes apart."""
-        if not self._segments:
+        """List the segments, read each, and tell the lanes apart."""
+        if self._is_first:
             return ReadAnswersResult(None, None)
         settled = (
             root
-            | "ListSegments" >> beam.Create(self._segments, reshuffle=False)
+            | "NameLedger" >> beam.Create([self._ledger], reshuffle=False)
+            | "ListSegments" >> beam.FlatMap(segments, exclude_run=self._run_id).with_output_types(str)
             | "SpreadSegments" >> beam.Reshuffle()
             | "ReadSegment"
             >> beam.ParDo(_ReadSegmentDoFn())

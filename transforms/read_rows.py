@@ -1,6 +1,6 @@
-"""ReadRows: input files -> RawRow, and a DeadLetter for each line that can't be read.
+"""ReadRows: input files or BigQuery -> RawRow, and a DeadLetter for each line that can't be read.
 
-One element per file (Parquet: per run of row groups) is spread over the workers; a file is read as a stream, so
+One element per file (Parquet: per run of row groups; BigQuery: per range of rows) is spread over the workers; a file is read as a stream, so
 that line numbers are true and memory is flat. Also yields the position of every row and bad line: what
 conservation is proved against (P1). Safe to retry: reading has no effect.
 """

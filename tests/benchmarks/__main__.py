@@ -19,7 +19,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.benchmarks import batch_path, command_line, cpu_per_row, explain_one, pooled, rival
+from tests.benchmarks import batch_path, command_line, cpu_per_row, engines, explain_one, pooled, rival
 from tests.benchmarks.figures import Outcome
 from tests.benchmarks.processes import ROOT
 from tests.benchmarks.profiling import can_profile
@@ -60,6 +60,7 @@ BENCHMARKS: dict[str, Callable[[Asked], Outcome]] = {
     "rerun": lambda asked: cpu_per_row.measure_rerun(asked.row_count(20_000, 1_000)),
     "batch-path": lambda asked: batch_path.measure(asked.row_count(1_000_000, 10_000), asked.plot, asked.profile),
     "explain": lambda asked: explain_one.measure(asked.row_count(1_000_000, 20_000), asked.repeat_count(5)),
+    "engines": lambda asked: engines.measure(asked.row_count(100_000, 500)),
     "help": lambda asked: command_line.measure(asked.repeat_count(5)),
 }
 

@@ -64,7 +64,7 @@ def main(arguments: dict[str, Any]) -> None:
     loaded = load_job(arguments["job"])
     clock, cpu, started = time.time(), time.process_time(), time.perf_counter()
     with profiled(arguments.get("profile")):
-        result = run_job(RunRequest(loaded))
+        result = run_job(RunRequest(loaded, arguments.get("beam_args", ())))
     run_s = time.perf_counter() - started
     cpu_s = time.process_time() - cpu
     summary = result.summary

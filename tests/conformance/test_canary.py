@@ -21,6 +21,7 @@ from pipelines.sandbox.server import RunningSandbox
 from tests.conformance.canary import ODD, PLAIN, leaks, written_in
 from tests.conformance.jobs import Output, plain_rows
 from tests.conformance.turnstile import Answer, Turnstile, refusal
+from tests.unit.secret_service import NAME, serving_secrets
 from transforms.storage.lease import Lease
 
 MakeJob = Callable[..., Path]
@@ -51,11 +52,12 @@ def _refuse(_number: int, key: str) -> Answer | None:
 
 
 @pytest.mark.parametrize(
-    ("key", "form", "decide", "exit_code"),
+    ("key", "form", "decide", "is_secret", "exit_code"),
     [
-        pytest.param(PLAIN, "console", _echo, 0, id="faults, console logs"),
-        pytest.param(ODD, "json", _echo, 0, id="faults, json logs, a key with quotes"),
-        pytest.param(ODD, "console", _refuse, 6, id="key refused"),
+        pytest.param(PLAIN, "console", _echo, False, 0, id="faults, console logs"),
+        pytest.param(ODD, "json", _echo, False, 0, id="faults, json logs, a key with quotes"),
+        pytest.param(ODD, "console", _refuse, False, 6, id="key refused"),
+        pytest.param(ODD, "console", _echo, True, 0, id="faults, a key from Secret Manager"),
     ],
 )
 def test_the_key_is_in_no_file_and_no_output(
@@ -64,11 +66,14 @@ def test_the_key_is_in_no_file_and_no_output(
     key: str,
     form: str,
     decide: Callable[[int, str], Answer | None],
+    is_secret: bool,
     exit_code: int,
 ) -> None:
     """Debug logs on, payloads in full, a provider that echoes the key wherever it can: nothing holds it."""
     job = make_job(plain_rows(40), audit={"payloads": "full"}, pool={"max_in_flight": 4, "max_attempts": 4})
-    with Turnstile(sandbox, decide) as turnstile:
+    with Turnstile(sandbox, decide) as turnstile, serving_secrets() as service:
+        service.values[NAME] = key.encode()
+        where = {"SECRET_MANAGER_EMULATOR_HOST": service.address} if is_secret else {"OPENAI_API_KEY": key}
         command = [sys.executable, "-m", "pipelines.cli", "run", str(job), "--log-level", "debug", "--log-format", form]
         done = subprocess.run(
             # One page is searched: drawing its pictures takes longer than the run.
@@ -77,9 +82,10 @@ def test_the_key_is_in_no_file_and_no_output(
                 "--set",
                 f"model.base_url={turnstile.base_url}",
                 "--report" if form == "json" else "--no-report",
+                *(["--set", f"model.api_key_secret={NAME}"] if is_secret else []),
             ],
             cwd=_ROOT,
-            env={**os.environ, "OPENAI_API_KEY": key},
+            env={**os.environ, **where},
             capture_output=True,
             check=False,
         )

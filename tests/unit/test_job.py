@@ -118,21 +118,28 @@ def test_a_wrong_override_is_named(refusal, overrides, environ, sentence):
                      id="unknown"),
         pytest.param("pool:", "budget: {max_usd: 0}\npool:", "job.yaml: budget.max_usd: 0 is not allowed; give a number greater than 0",
                      id="no budget at all"),
-        pytest.param("pool:", "sinks: {bigquery: {dataset: d}}\npool:",
-                     "job.yaml: sinks.bigquery: is not in this version of Rowbeam; remove it", id="later key"),
+        pytest.param("pool:", "sinks: {enriched: bigquery, bigquery: {dataset: d}}\npool:",
+                     'job.yaml: sinks.bigquery.dataset: "d" is not allowed; write project.dataset', id="no project"),
+        pytest.param("pool:", "sinks: {enriched: bigquery, bigquery: {data: p.d}}\npool:",
+                     "job.yaml: sinks.bigquery.dataset: is missing; add it\n"
+                     "job.yaml: sinks.bigquery.data: unknown key; did you mean dataset?", id="unknown below an optional part"),
         pytest.param("pool:", "sinks: {enriched: bigquery}\npool:",
-                     "job.yaml: sinks.enriched: \"bigquery\" is not in this version of Rowbeam; use 'parquet' or 'jsonl'",
-                     id="later value"),
+                     "job.yaml: sinks: needs bigquery.dataset exactly when enriched or audit is bigquery", id="no dataset"),
         pytest.param("pool:", "batching: {mode: fast}\npool:",
                      "job.yaml: batching.mode: \"fast\" is not allowed; use 'per_request', 'serial_bundle', "
                      "'provider_batch_api' or 'auto'", id="not one of"),
-        pytest.param("path: reviews.csv", "path: gs://b/x.csv",
-                     'job.yaml: input.path: "gs://b/x.csv" is not in this version, which reads and writes local files only',
+        pytest.param("path: reviews.csv", "path: s3://b/x.csv",
+                     "job.yaml: input.path: \"s3://b/x.csv\" is in a store that can't be read or written; name a local path, "
+                     "or a gs:// one",
                      id="remote input"),
-        pytest.param("output: out/reviews", "output: gs://b/x",
-                     'job.yaml: output: "gs://b/x" is not in this version, which reads and writes local files only', id="remote output"),
-        pytest.param("path: reviews.csv", "bigquery: {table: t}", "job.yaml: input.path: is missing; add it\n"
-                     "job.yaml: input.bigquery: is not in this version of Rowbeam; remove it", id="two mistakes"),
+        pytest.param("output: out/reviews", "output: s3://b/x",
+                     "job.yaml: output: \"s3://b/x\" is in a store that can't be read or written; name a local path, "
+                     "or a gs:// one", id="remote output"),
+        pytest.param("path: reviews.csv", "bigquery: {table: t, bytes: 1}",
+                     'job.yaml: input.bigquery.table: "t" is not allowed; write project.dataset.table\n'
+                     "job.yaml: input.bigquery.bytes: unknown key; there are: table, query, project, location, max_bytes_billed", id="two mistakes"),
+        pytest.param("path: reviews.csv", "header: true", "job.yaml: input: needs a path, or bigquery with a table or a query "
+                     "(exactly one of the two)", id="no input"),
         pytest.param("key: [id]", "key: id", 'job.yaml: input.key: "id" is not allowed; write a list: [id]', id="no list"),
         pytest.param("key: [id]", "key: [1]", 'job.yaml: input.key.0: 1 is not allowed; write text: "1"', id="number for text"),
         pytest.param("path: reviews.csv", "path: 5", 'job.yaml: input.path: 5 is not allowed; write text: "5"', id="union"),

@@ -118,7 +118,7 @@ def test_headers_of_ones_own_are_taken():
 @pytest.mark.parametrize("key", ["sk-a\r\nX-Evil: 1", "sk-a\0b", "sk-\u201ca\u201d"])
 def test_a_key_that_would_break_the_request_is_refused_and_not_shown(monkeypatch, key):
     """Before the run, with the variable's name."""
-    provider = SimpleNamespace(key_env="SOME_API_KEY")
+    provider = SimpleNamespace(key_env="SOME_API_KEY", key_secret=None)
     monkeypatch.setattr("os.environ", {"SOME_API_KEY": key})
     with pytest.raises(ConfigError, match="SOME_API_KEY") as caught:
         read_key(provider)

@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import (
     SetupOptions,
 )
 
+from pipelines import engine_checks
 from pipelines.engine_checks import check_engine, is_this_machine
 from pipelines.runners import beam_options, runner_name
 from transforms.records.errors import ConfigError
@@ -98,11 +99,30 @@ def test_what_is_missing_is_said_in_one_line(arguments: list[str], said: str, em
         pytest.param("nothing", [], id="all there"),
     ],
 )
-def test_dataflow_is_told_where_and_with_what(dropped: str, said: list[str]) -> None:
+def test_dataflow_is_told_where_and_with_what(dropped: str, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the options without which a launch fails late is missed at once."""
+    monkeypatch.setattr(engine_checks, "has_dataflow", lambda: True)
+    monkeypatch.setattr(engine_checks, "_check_dataflow_words", lambda _options: [])
     options = PipelineOptions([argument for argument in CLOUD if not argument.startswith(dropped)])
     found = check_engine("dataflowrunner", options)
     assert [words.startswith(start) for words, start in zip(found, said, strict=True)] == [True] * len(said)
+
+
+def test_dataflow_needs_googles_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beam would say so when the run has begun."""
+    monkeypatch.setattr(engine_checks, "has_dataflow", lambda: False)
+    assert check_engine("dataflowrunner", PipelineOptions(CLOUD)) == [
+        "this Python lacks Google's client: pip install 'rowbeam[gcp]'"
+    ]
+
+
+def test_what_beam_refuses_late_is_said_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Beam's words, on one line."""
+    monkeypatch.setattr(engine_checks, "has_dataflow", lambda: True)
+    monkeypatch.setattr("apache_beam.options.pipeline_options.GoogleCloudOptions._handle_temp_and_staging_locations",
+                        lambda *_: [])  # fmt: skip
+    (said,) = check_engine("dataflowrunner", PipelineOptions(["--project=My Project", *CLOUD[1:]]))
+    assert said.startswith("Invalid Project ID (My Project)")
 
 
 def test_a_worker_pool_on_this_machine_must_be_there() -> None:

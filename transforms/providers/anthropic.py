@@ -13,7 +13,7 @@ from transforms.providers import error_text
 from transforms.providers.classify import ErrorWords, call_error, error_words, status_kind, unreadable
 from transforms.providers.headers import anthropic_limits, date_s
 from transforms.providers.reading import count, mapping, parse_json, tier, words
-from transforms.providers.settings_check import check_settings, output_limit, refuse_param, static_headers
+from transforms.providers.settings_check import check_settings, key_source, output_limit, refuse_param, static_headers
 from transforms.records.errors import ConfigError
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError, FinishReason, HttpRequest, HttpResponse, RateLimits, Reply
@@ -72,7 +72,7 @@ class Anthropic:
         version = _version(settings)
         self.request_model = settings.name
         self.price_model = settings.name
-        self.key_env: str | None = settings.api_key_env or "ANTHROPIC_API_KEY"
+        self.key_env, self.key_secret = key_source(settings, "ANTHROPIC_API_KEY")
         base_url = (settings.base_url or _OWN_ADDRESS).rstrip("/")
         self.base_url = base_url.removesuffix("/v1")
         self._x_api_key = settings.auth == "x_api_key"

@@ -19,7 +19,8 @@ class Provider(Protocol):
         request_model: what is asked for on the wire (on Azure the deployment).
         price_model: the model name to look prices up by.
         max_output_tokens: the limit sent, or None.
-        key_env: the environment variable that holds the key, or None when no key is needed.
+        key_env: the environment variable that holds the key, or None when no key is needed, or key_secret names it.
+        key_secret: the Secret Manager version that holds the key, or None.
         base_url: where the API is.
     """
 
@@ -28,6 +29,7 @@ class Provider(Protocol):
     price_model: str
     max_output_tokens: int | None
     key_env: str | None
+    key_secret: str | None
     base_url: str
 
     def identity(self) -> dict[str, Any]:

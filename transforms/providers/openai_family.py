@@ -8,7 +8,7 @@ from transforms.providers import chat_completions, responses_api
 from transforms.providers.classify import ErrorWords, call_error, error_words, openai_kind, unreadable
 from transforms.providers.headers import date_s, openai_limits
 from transforms.providers.reading import parse_json
-from transforms.providers.settings_check import output_limit, static_headers
+from transforms.providers.settings_check import key_source, output_limit, static_headers
 from transforms.records.failure import FailureKind
 from transforms.records.reply import CallError, HttpRequest, HttpResponse, RateLimits, Reply
 from transforms.records.request import Prompt
@@ -36,7 +36,7 @@ class OpenAIFamily:
     def __init__(self, settings: ModelSettings, schema: dict[str, Any] | None, base_url: str, model: str) -> None:
         self.request_model = model
         self.price_model = settings.name
-        self.key_env = settings.api_key_env or self.default_key_env
+        self.key_env, self.key_secret = key_source(settings, self.default_key_env)
         self.base_url = base_url
         self._api = settings.api
         self._headers = static_headers(settings, self.own_headers())

@@ -56,6 +56,8 @@ def check_settings(
     for key, owners in _OWNERS.items():
         if getattr(settings, key) is not None and provider not in owners:
             raise ConfigError(f"model.{key}: only for {' and '.join(owners)}; remove it or change model.provider")
+    if settings.api_key_env is not None and settings.api_key_secret is not None:
+        raise ConfigError("model.api_key_secret: says where the key is, and so does model.api_key_env; remove one")
     for name, value in settings.headers.items():
         _check_header(name, value)
     for key in settings.params.extra:
@@ -69,7 +71,9 @@ def _check_header(name: str, value: str) -> None:
     if not _HEADER_NAME.fullmatch(name):
         raise ConfigError(f"model.headers: {name!r} is no header name; use letters, digits and -")
     if name.lower() in _SECRET_HEADERS:
-        raise ConfigError(f"model.headers.{name}: secrets don't go in the job file; set model.api_key_env")
+        raise ConfigError(
+            f"model.headers.{name}: secrets don't go in the job file; set model.api_key_env or model.api_key_secret"
+        )
     if name.lower() in _CLIENT_HEADERS:
         raise ConfigError(f"model.headers.{name}: follows from the address and the body of each request; remove it")
     if _CONTROL.search(value):
@@ -85,7 +89,9 @@ def _check_base_url(base_url: str) -> None:
     if parts.scheme not in {"http", "https"} or not host:
         raise ConfigError(f"model.base_url: {base_url!r} must begin with http:// or https:// and name a host")
     if parts.username is not None or parts.password is not None:
-        raise ConfigError("model.base_url: must hold no user or password; set model.api_key_env")
+        raise ConfigError(
+            "model.base_url: must hold no user or password; set model.api_key_env or model.api_key_secret"
+        )
     if parts.query or parts.fragment:
         raise ConfigError("model.base_url: must end before the ? or #; an API version goes in model.api_version")
     for ending in ("/chat/completions", "/responses", "/messages"):
@@ -98,6 +104,18 @@ def require_base_url(settings: ModelSettings, example: str) -> str:
     if settings.base_url is None:
         raise ConfigError(f"model.base_url: {settings.provider} needs one, such as {example}")
     return settings.base_url.rstrip("/")
+
+
+def key_source(settings: ModelSettings, usual_env: str | None) -> tuple[str | None, str | None]:
+    """Return where the key is: (environment variable, secret), at most one of them; two None: no key is needed.
+
+    Args:
+        settings: the job's `model`.
+        usual_env: the provider's usual variable, which counts where the job names neither.
+    """
+    if settings.api_key_secret is not None:
+        return None, settings.api_key_secret
+    return settings.api_key_env or usual_env, None
 
 
 def refuse_param(settings: ModelSettings, name: str, reason: str) -> None:

@@ -10,8 +10,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from transforms.records.bigquery_settings import InputSource, SinkSettings
+
 ProviderName = Literal["openai", "azure_openai", "anthropic", "openrouter", "openai_compatible", "llama_cpp"]
 ColumnType = Literal["string", "integer", "float", "boolean", "date", "timestamp", "decimal", "json"]
+SecretName = Annotated[
+    str, StringConstraints(pattern=r"^projects/[^/\s]+/secrets/[A-Za-z0-9_-]+/versions/[A-Za-z0-9_-]+$")
+]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -56,13 +61,12 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class InputSettings(_Settings):
-    """Where the rows are. `format` None: by the file's suffix (.csv .tsv .jsonl .ndjson .parquet, also .gz).
+class InputSettings(InputSource, _Settings):
+    """Where the rows are: exactly one of path and bigquery. `format` None: by the suffix (.csv .jsonl .parquet ..., also .gz).
 
     columns: the names of the columns of CSV files without a header line (header: false).
     """
 
-    path: str | list[str]
     format: Literal["csv", "jsonl", "parquet"] | None = None
     key: list[str] = []
     types: dict[str, ColumnType] = {}
@@ -142,6 +146,7 @@ class ModelSettings(_Settings):
         api: openai, azure_openai, openrouter, openai_compatible: chat_completions (default) or responses (OpenAI, Azure).
         base_url: replaces the provider's own; required for azure_openai and openai_compatible.
         api_key_env: name of the variable holding the key; None takes the provider's usual one (none for local servers).
+        api_key_secret: Google Secret Manager: the secret's version that holds the key; then no variable is looked at.
         api_version: Azure: a date, or v1 (default). Anthropic: 2023-06-01 or 2026-10-21 (default).
         deployment: Azure: the deployment to call; `name` is then the model behind it (for prices).
         batch_deployment: Azure: the Global-Batch or Data Zone Batch deployment that batches name.
@@ -160,6 +165,7 @@ class ModelSettings(_Settings):
     api: Literal["chat_completions", "responses"] = "chat_completions"
     base_url: str | None = None
     api_key_env: str | None = None
+    api_key_secret: SecretName | None = None
     api_version: str | None = None
     deployment: str | None = None
     batch_deployment: str | None = None
@@ -266,13 +272,6 @@ class AuditSettings(_Settings):
 
     payloads: Literal["full", "hash", "none"] = "full"
     redact: list[str] = []
-
-
-class SinkSettings(_Settings):
-    """File formats of the outputs."""
-
-    enriched: Literal["parquet", "jsonl"] = "parquet"
-    audit: Literal["parquet"] = "parquet"
 
 
 class LimitSettings(_Settings):

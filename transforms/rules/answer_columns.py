@@ -56,6 +56,7 @@ class AnswerColumns:
         *,
         flatten: bool = False,
         keep: bool = False,
+        row_id: bool = False,
     ) -> None:
         """Fix names and types.
 
@@ -65,6 +66,7 @@ class AnswerColumns:
             template: the job's templates; only what they were made of is kept.
             flatten: also give each member of an object answer its own column `<field>_<member>`.
             keep: failed rows are kept, so there is a column `<field>_error`.
+            row_id: there is a column `<field>_row_id`, by which a later run replaces the row.
 
         Raises:
             ConfigError: a member's column would have the name of another of our columns.
@@ -73,6 +75,7 @@ class AnswerColumns:
         self._field = field
         self._is_text = schema is None
         self._keep = keep
+        self._row_id = f"{field}_row_id" if row_id else None
         self._constants = {
             f"{field}_template_hash": template.template_sha256,
             f"{field}_template_source": template.template_source,
@@ -104,17 +107,18 @@ class AnswerColumns:
                     f"choose another answer.field than {self._field!r}"
                 )
 
-    def values(self, result: RequestResult, variables_sha256: str) -> dict[str, Any]:
+    def values(self, result: RequestResult, variables_sha256: str, row_id: str | None = None) -> dict[str, Any]:
         """Return the columns of a row whose request is settled, with or without an answer.
 
         Args:
             result: what became of the row's request.
             variables_sha256: hash of this row's own variables (rows that share a request may differ in them).
+            row_id: the row's.
 
         Returns:
             A dict with exactly `names()`, in order.
         """
-        columns = self._blank(variables_sha256, result.request_id)
+        columns = self._blank(variables_sha256, result.request_id, row_id)
         columns[f"{self._field}_model"] = result.response_model
         columns[f"{self._field}_usage"] = _usage(result.usage) | {"cost_usd": result.cost_usd}
         if result.value_json is not None:
@@ -123,12 +127,12 @@ class AnswerColumns:
             columns[f"{self._field}_error"] = f"{result.kind}: {result.reason}"
         return columns
 
-    def failed(self, kind: FailureKind, reason: str) -> dict[str, Any]:
+    def failed(self, kind: FailureKind, reason: str, row_id: str | None = None) -> dict[str, Any]:
         """Return the columns of a kept row that never became a request: null but the error and the template's.
 
         Only for columns made with keep.
         """
-        columns = self._blank(None, None)
+        columns = self._blank(None, None, row_id)
         columns[f"{self._field}_error"] = f"{kind}: {reason}"
         return columns
 
@@ -139,10 +143,12 @@ class AnswerColumns:
             for column, name, _ in self._members:
                 columns[column] = answer[name]
 
-    def _blank(self, variables_sha256: str | None, request_id: str | None) -> dict[str, Any]:
+    def _blank(self, variables_sha256: str | None, request_id: str | None, row_id: str | None) -> dict[str, Any]:
         columns: dict[str, Any] = dict.fromkeys(self.names()) | self._constants
         columns[f"{self._field}_variables_hash"] = variables_sha256
         columns[f"{self._field}_request_id"] = request_id
+        if self._row_id is not None:
+            columns[self._row_id] = row_id
         return columns
 
     def _list_columns(self) -> tuple[tuple[str, AnswerType], ...]:
@@ -151,7 +157,7 @@ class AnswerColumns:
         texts = ("template_hash", "variables_hash", "template_source", "lookup_hash", "lookup_source", "request_id")
         facts = [(f"{field}_model", _TEXT), (f"{field}_usage", USAGE_TYPE)]
         facts += [(f"{field}_{name}", _TEXT) for name in (*texts, "error")[: None if self._keep else -1]]
-        return (*own, *facts)
+        return (*own, *facts) if self._row_id is None else (*own, *facts, (self._row_id, _TEXT))
 
     def _refuse_twins(self) -> None:
         seen: set[str] = set()

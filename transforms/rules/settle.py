@@ -10,7 +10,7 @@ from transforms.rules.answer_columns import AnswerColumns
 
 def enriched_row(asked: AskedRow, result: RequestResult, columns: AnswerColumns) -> dict[str, Any]:
     """Return the input's columns and the answer's."""
-    return {**asked.row.values, **columns.values(result, asked.variables_sha256)}
+    return {**asked.row.values, **columns.values(result, asked.variables_sha256, asked.row.row_id)}
 
 
 def enriched_outcome(asked: AskedRow, result: RequestResult) -> RowOutcome:
@@ -64,7 +64,7 @@ def lost_outcome(failure: DeadLetter) -> RowOutcome:
 def kept_row(failure: DeadLetter, columns: AnswerColumns) -> dict[str, Any]:
     """Return the enriched row of a row that could be read but never became a request (`on_failure: keep`)."""
     values = failure.row if isinstance(failure.row, dict) else {}
-    return {**values, **columns.failed(failure.kind, failure.reason)}
+    return {**values, **columns.failed(failure.kind, failure.reason, failure.row_id)}
 
 
 def is_failed(result: RequestResult) -> bool:

@@ -11,7 +11,7 @@ from transforms.rules.identity import line_id
 from transforms.rules.shapes import ListShape, StructShape
 from transforms.rules.values import DECIMAL_PRECISION, DECIMAL_SCALE
 
-FileFormat = Literal["csv", "jsonl", "parquet"]
+FileFormat = Literal["csv", "jsonl", "parquet", "bigquery"]
 
 #: Raw text beyond this is cut in a dead letter.
 MAX_SHOWN_BYTES = 1 << 20
@@ -30,13 +30,14 @@ _ARROW_TYPES: dict[ColumnType, pa.DataType] = {
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One file to read.
+    """One file to read, or a table or a query's result of BigQuery.
 
     Attributes:
         path: the file as people see it in ids, audit and errors; location: where it is opened.
-        format: csv, jsonl or parquet; compressed: gzip.
-        size: bytes on disk.
-        group_rows: Parquet: the number of rows of each row group; else empty.
+        format: csv, jsonl, parquet or bigquery; compressed: gzip.
+        size: bytes on disk; BigQuery: bytes of the table, or those the query read.
+        group_rows: Parquet: the number of rows of each row group; BigQuery: of each range; else empty.
+        version: BigQuery: what changes when the table does; else empty.
     """
 
     path: str
@@ -45,6 +46,7 @@ class InputFile:
     compressed: bool
     size: int
     group_rows: tuple[int, ...] = ()
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class InputColumn:
     """One column of the input.
 
     Attributes:
-        shape: how text and JSON values are typed; "native" for Parquet, whose values come typed.
+        shape: how text and JSON values are typed; "native" for Parquet and BigQuery, whose values come typed.
         declared: True where the job names the type (input.types).
     """
 

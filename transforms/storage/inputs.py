@@ -16,6 +16,7 @@ from transforms.records.errors import InputError
 from transforms.records.failure import DeadLetter
 from transforms.records.row import RawRow
 from transforms.records.settings import InputSettings
+from transforms.storage.bigquery_input import bigquery_schema, expand_bigquery, read_bigquery
 from transforms.storage.csv_rows import read_csv, read_header
 from transforms.storage.gcs import StorageError, matching
 from transforms.storage.input_schema import FileFormat, InputColumn, InputFile, InputSchema, schema_of
@@ -50,7 +51,7 @@ _GZIP_MARK = b"\x1f\x8b"
 
 @dataclass(frozen=True, slots=True)
 class WorkUnit:
-    """A piece of the input that one worker reads; start and stop are row groups of a Parquet file."""
+    """A piece of the input that one worker reads; start and stop are row groups of a Parquet file, or BigQuery's ranges."""
 
     file: InputFile
     start: int = 0
@@ -60,6 +61,8 @@ class WorkUnit:
 def expand(settings: InputSettings, folder: str | None = None) -> list[InputFile]:
     """List the input's files: each pattern's matches sorted, patterns in their order, every file once.
 
+    A table or query of BigQuery is one file; a query is run for it.
+
     Args:
         settings: the job's `input`; paths are opened as they are.
         folder: files in it are shown (`InputFile.path`) relative to it, so that ids do not depend on the machine.
@@ -67,6 +70,8 @@ def expand(settings: InputSettings, folder: str | None = None) -> list[InputFile
     Raises:
         InputError: a pattern matches no file, or a file can't be read, is a folder, or is of an unknown kind.
     """
+    if settings.bigquery is not None:
+        return [expand_bigquery(settings.bigquery)]
     patterns = [settings.path] if isinstance(settings.path, str) else settings.path
     if not patterns:
         raise InputError("input.path is an empty list; name at least one file")
@@ -78,11 +83,13 @@ def input_schema(files: Sequence[InputFile], settings: InputSettings) -> InputSc
     """Find the columns all files share, with their types.
 
     CSV: the header and input.types (else string). JSONL: inferred from the first lines, and input.types. Parquet:
-    from the footers.
+    from the footers. BigQuery: from the table, or the query's result.
 
     Raises:
         InputError: files disagree, a header is bad or missing, or input.types does not fit the files.
     """
+    if settings.bigquery is not None:
+        return bigquery_schema(files[0], settings.bigquery)
     formats = sorted({file.format for file in files})
     if len(formats) > 1:
         raise InputError(f"the input mixes {' and '.join(formats)} files; name files of one format in input.path")
@@ -107,12 +114,14 @@ def read_rows(
         file: what to read.
         settings: the job's `input`.
         schema: what `input_schema` found.
-        start: Parquet: the first row group; text files are always read whole.
-        stop: Parquet: the row group before which to end; None for the last.
+        start: Parquet, BigQuery: the first row group or range; text files are always read whole.
+        stop: Parquet, BigQuery: the row group or range before which to end; None for the last.
 
     Raises:
         OSError: the file can't be opened or read any more.
     """
+    if settings.bigquery is not None:
+        return read_bigquery(file, settings.bigquery, start, stop)
     if file.format == "csv":
         return read_csv(file, settings, schema)
     if file.format == "jsonl":
@@ -121,7 +130,7 @@ def read_rows(
 
 
 def work_units(files: Sequence[InputFile]) -> list[WorkUnit]:
-    """Cut the input into pieces: a text file is one, a Parquet file one per run of row groups of UNIT_ROWS rows."""
+    """Cut the input into pieces: a text file is one; Parquet and BigQuery give one per UNIT_ROWS rows."""
     return [unit for file in files for unit in _units_of(file)]
 
 
@@ -131,7 +140,7 @@ def read_unit(unit: WorkUnit, settings: InputSettings, schema: InputSchema) -> I
 
 
 def _units_of(file: InputFile) -> Iterator[WorkUnit]:
-    if file.format != "parquet":
+    if file.format not in ("parquet", "bigquery"):
         yield WorkUnit(file)
         return
     start = rows = 0
