@@ -50,18 +50,24 @@ def check_engine(engine: str, options: PipelineOptions) -> list[str]:
     return [problem for check in checks.get(engine, ()) for problem in check(options)] + _check_setup_file(options)
 
 
-def check_places(job: Job, options: PipelineOptions) -> list[str]:
+def check_places(job: Job, options: PipelineOptions, *, waits: bool = True) -> list[str]:
     """Check that an engine's workers can get at what the job names; return what they perhaps can't, a clause each.
 
     Args:
         job: with absolute paths.
         options: as `beam_options` gives them.
+        waits: the launcher will wait for the pipeline's end, and close the run.
 
     Raises:
-        ConfigError: Dataflow's workers, which share no disk and no environment with this machine, certainly can't.
+        ConfigError: there will be no end to wait for; or Dataflow's workers, which share no disk and no environment with this machine, certainly can't.
     """
     engine = str(options.view_as(StandardOptions).runner).rsplit(".", 1)[-1].lower()
     if engine == "dataflowrunner":
+        if waits and options.view_as(GoogleCloudOptions).template_location:
+            raise ConfigError(
+                "--template_location: a template is no run, so there is nothing to wait for; leave it out, or launch the "
+                "template with pipelines/dataflow/main.py"
+            )
         return _check_dataflow_places(job, options)
     address = _engine_address(engine, options)
     if not address or is_this_machine(address):

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 
+import structlog
+
 from pipelines.bigquery_close import fill_tables
 from pipelines.job import LoadedJob, load_job
 from pipelines.mishaps import judge
@@ -41,9 +43,12 @@ def hand_over(request: RunRequest) -> str:
         ConfigError, InputError, OutputBusyError: as `run_job`; nothing was spent.
     """
     # Beam takes a second to import, and the job is checked first.
+    from pipelines.engine_checks import check_places
     from pipelines.runners import beam_options, runner_name
 
     options = beam_options(request.beam_args)
+    for problem in check_places(request.loaded.job, options, waits=False):
+        structlog.get_logger("rowbeam").warning("out_of_reach", problem=problem)
     run_id = ""
     with suppress(_LeftError), opened(request.loaded, agree=request.agree, runner=runner_name(options)) as run:
         run_id = run.job.run_id

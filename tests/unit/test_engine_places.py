@@ -107,3 +107,12 @@ def test_a_disk_that_other_machines_may_share_is_a_warning(arguments: list[str],
     ]
     assert check_places(job(), options) == ([] if address is None else expected)
     assert check_places(job(**BUCKET), options) == []
+
+
+def test_a_template_is_not_waited_for() -> None:
+    """A run that waits would find no counts; the template's launcher does not wait."""
+    options = PipelineOptions([DATAFLOW, "--template_location=gs://b/templates/one"])
+    asked = job({"api_key_secret": SECRET}, **BUCKET)
+    with pytest.raises(ConfigError, match=r"^--template_location: a template is no run"):
+        check_places(asked, options)
+    assert check_places(asked, options, waits=False) == []
