@@ -42,7 +42,9 @@ def count_batches(run: RunFolder, ledger: str) -> dict[str, int]:
 
 
 def _read(path: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(local_copy(path), columns=_COLUMNS, filters=[("mode", "=", MODE)]).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(
+        local_copy(path), columns=_COLUMNS, filters=[("mode", "=", MODE)]
+    ).to_pylist()
     return rows
 
 

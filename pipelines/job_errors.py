@@ -23,6 +23,7 @@ _PATTERN_WORDS = {
     "name": "use letters, digits, dot, _ and -, at most 100, beginning with a letter or digit",
     "answer.field": "use letters, digits and _, not beginning with a digit",
     "input.bigquery.table": "write project.dataset.table",
+    "model.api_key_secret": "write projects/P/secrets/S/versions/V, or .../latest",
     "sinks.bigquery.dataset": "write project.dataset",
     "sinks.bigquery.prefix": "use letters, digits and _, at most 100, beginning with a letter",
 }

@@ -17,7 +17,7 @@ from pipelines.bigquery_close import fill_tables
 from pipelines.job import LoadedJob, load_job
 from pipelines.mishaps import judge
 from pipelines.prepare import prepare
-from pipelines.run import RunRequest, _run_pipeline, _settle, opened
+from pipelines.run import RunRequest, opened, run_pipeline, settle_run
 from pipelines.run_margins import afterwards
 from pipelines.summary import EXIT_DONE, RunResult
 from transforms.records.errors import ConfigError
@@ -52,7 +52,7 @@ def hand_over(request: RunRequest) -> str:
     run_id = ""
     with suppress(_LeftError), opened(request.loaded, agree=request.agree, runner=runner_name(options)) as run:
         run_id = run.job.run_id
-        _run_pipeline(run.job, options)
+        run_pipeline(run.job, options)
         raise _LeftError
     return run_id
 
@@ -91,7 +91,7 @@ def close_left(loaded: LoadedJob, run_id: str | None = None) -> RunResult:
     with Lease(prepared.ledger, left) as lease:
         started = datetime.fromisoformat(began["started_at"]).timestamp()
         forget_shares(prepared.ledger, left)
-        result = _settle(prepared, lease, started, began["estimate"])
+        result = settle_run(prepared, lease, started, began["estimate"])
         manifest = finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
         result = fill_tables(prepared, result)
         afterwards(prepared, manifest, result, started, report=True)

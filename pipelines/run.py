@@ -47,7 +47,7 @@ _LEASE_LOOK_S = 1.0
 class RunRequest:
     """What to run. beam_args: the arguments after `--`; dry_run: everything but the calls, nothing written.
 
-    agree: asked, with the reason, whether to run though the budget can't be held. report: also write report.html.
+    agree: asked whether to run though the budget can't be held. report: also write report.html.
     """
 
     loaded: LoadedJob
@@ -77,14 +77,17 @@ def run_job(request: RunRequest, on_prepared: Callable[[PreparedJob], None] | No
     prepared = prepare(request.loaded, run_id)
     agree_on_gap(prepared, request.agree)
     # Beam takes a second to import: only commands that run a pipeline pay for it.
+    from pipelines.engine_checks import check_places
     from pipelines.runners import beam_options, is_one_process, runner_name
 
     options = beam_options(request.beam_args)
+    for problem in check_places(prepared.job, options):
+        structlog.get_logger("rowbeam").warning("out_of_reach", problem=problem)
     prepared = replace(prepared, shared_limits=not is_one_process(options))
     with _opened(prepared, runner_name(options), report=request.report) as run:
         if on_prepared:
             on_prepared(run.job)
-        _run_pipeline(run.job, options)
+        run_pipeline(run.job, options)
     return run.result
 
 
@@ -161,13 +164,12 @@ def _opened(prepared: PreparedJob, runner: str, *, report: bool) -> Iterator[Ope
             _start(prepared, runner, started, estimate)
             yield run
             forget_shares(prepared.ledger, run_id)
-            result = _settle(prepared, lease, started, estimate)
+            result = settle_run(prepared, lease, started, estimate)
             manifest = finish_run(prepared.run, status=result.summary["status"], summary=result.summary)
             result = fill_tables(prepared, result)
             afterwards(prepared, manifest, result, started, report=report)
-            structlog.get_logger("rowbeam").bind(run_id=run_id).info(
-                "run_finished", status=result.summary["status"], **result.summary["rows"]
-            )
+            facts = {"run_id": run_id, "status": result.summary["status"], **result.summary["rows"]}
+            structlog.get_logger("rowbeam").info("run_finished", **facts)
             run.end(result)
 
 
@@ -219,12 +221,12 @@ def _start(prepared: PreparedJob, runner: str, started: float, estimate: dict[st
     start_run(prepared.run, job=prepared.job.model_dump(mode="json", by_alias=True), job_sha256=prepared.job_sha256,
               runner=runner, started_at=datetime.fromtimestamp(started, UTC),
               estimate=estimate, model_entry=prepared.model_entry)  # fmt: skip
-    log = structlog.get_logger("rowbeam").bind(run_id=prepared.run_id)
-    log.info("run_started", job=prepared.job.name, files=len(prepared.files), segments=len(prepared.segments))
+    facts = {"job": prepared.job.name, "files": len(prepared.files), "segments": len(prepared.segments)}
+    structlog.get_logger("rowbeam").info("run_started", run_id=prepared.run_id, **facts)
 
 
-def _settle(prepared: PreparedJob, lease: Lease, started: float, estimate: dict[str, Any] | None) -> RunResult:
-    """Check what the pipeline left against its own counts, and judge the run."""
+def settle_run(prepared: PreparedJob, lease: Lease, started: float, estimate: dict[str, Any] | None) -> RunResult:
+    """Check what the pipeline left against its own counts, and judge the run; the lease is in hand, the pipeline has ended."""
     if lease.lost:
         raise OutputBusyError(
             f"this run lost its lease on {prepared.job.output}, so its files don't count; its answers are in the "
@@ -245,7 +247,8 @@ def _settle(prepared: PreparedJob, lease: Lease, started: float, estimate: dict[
     return result
 
 
-def _run_pipeline(prepared: PreparedJob, options: Any) -> None:
+def run_pipeline(prepared: PreparedJob, options: Any) -> None:
+    """Run the job's pipeline to its end, with these Beam options; raises what a stage or the runner raises."""
     import apache_beam as beam
 
     from pipelines.enrich import EnrichRows
@@ -287,7 +290,7 @@ def _dry_run(request: RunRequest, run_id: str, on_prepared: Callable[[PreparedJo
         if on_prepared:
             on_prepared(prepared)
         started = time.time()
-        _run_pipeline(prepared, beam_options(request.beam_args))
+        run_pipeline(prepared, beam_options(request.beam_args))
         totals = orjson.loads(read_bytes(prepared.run.totals))
         result = summarise(prepared, totals, time.time() - started, None)
         if result.exit_code == EXIT_BROKEN:

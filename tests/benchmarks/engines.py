@@ -63,7 +63,9 @@ def _engines(folder: Path) -> dict[str, list[str] | None]:
 
 def _run(folder: Path, rows: int, mode: str, beam_args: list[str]) -> dict[str, Any]:
     with RunningSandbox(latency_s=_LATENCY_S, batch=_TIMING) as sandbox:
-        path = write_case(folder, rows, sandbox.base_url("openai").removesuffix("/v1"), pool={"max_in_flight": _IN_FLIGHT})
+        path = write_case(
+            folder, rows, sandbox.base_url("openai").removesuffix("/v1"), pool={"max_in_flight": _IN_FLIGHT}
+        )
         job = yaml.safe_load(path.read_text(encoding="utf-8"))
         path.write_text(yaml.safe_dump(job | {"batching": _MODES[mode]}), encoding="utf-8")
         result = run_child("pipeline_run", {"job": str(path), "beam_args": beam_args})

@@ -56,8 +56,9 @@ def _refuse(_number: int, key: str) -> Answer | None:
     [
         pytest.param(PLAIN, "console", _echo, False, 0, id="faults, console logs"),
         pytest.param(ODD, "json", _echo, False, 0, id="faults, json logs, a key with quotes"),
-        pytest.param(ODD, "console", _refuse, False, 6, id="key refused"),
-        pytest.param(ODD, "console", _echo, True, 0, id="faults, a key from Secret Manager"),
+        pytest.param(ODD, "console", _refuse, True, 6, id="a key from Secret Manager, refused"),
+        pytest.param(ODD, "console", _refuse, False, 6, id="key refused", marks=pytest.mark.soak),
+        pytest.param(ODD, "console", _echo, True, 0, id="faults, a key from Secret Manager", marks=pytest.mark.soak),
     ],
 )
 def test_the_key_is_in_no_file_and_no_output(

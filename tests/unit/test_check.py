@@ -11,6 +11,8 @@ from pipelines.check import check_job
 from pipelines.job import load_job
 from pipelines.prepare import prepare
 from pipelines.sandbox.running import RunningSandbox
+from tests.unit.secret_service import NAME, serving_secrets
+from transforms.providers import secret
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,20 @@ def test_embedded_weights_that_are_missing_end_with_2(tmp_path: Path) -> None:
     found, exit_code = check(tmp_path, {"provider": "llama_cpp", "gguf": "nowhere.gguf"}, {})
     assert exit_code == 2
     assert "nowhere.gguf" in found["weights"]["says"]
+
+
+def test_a_key_from_secret_manager_is_tried(
+    sandbox: RunningSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it can't be read here, the line says why, and nothing is asked; no variable is looked at."""
+    model = {"provider": "openai", "base_url": sandbox.base_url("openai"), "api_key_secret": NAME}
+    monkeypatch.setattr(secret, "_values", {})
+    with serving_secrets() as service:
+        monkeypatch.setenv("SECRET_MANAGER_EMULATOR_HOST", service.address)
+        found, exit_code = check(tmp_path, model, {"OPENAI_API_KEY": "another"})
+        assert (exit_code, found["key"]["ok"], "provider" in found) == (2, False, False)
+        assert found["key"]["says"].startswith(f"the secret {NAME}: Secret Manager answered 404")
+        service.values[NAME] = b"any-key"
+        found, _ = check(tmp_path, model, {})
+    assert found["key"]["says"] == f"the secret {NAME} can be read here"
+    assert "HTTP 200" in found["provider"]["says"]

@@ -276,5 +276,5 @@ def test_a_whole_output_is_copied_for_those_who_search_it(bucket, tmp_path):
 def test_errors_over_a_copy_name_the_bucket(bucket):
     """Nobody is told of a folder that only this command knows."""
     bucket.store("bucket", "out/runs/r/manifest.json", b"x")
-    with pytest.raises(ConfigError, match="^gs://bucket/out has no run"), local_view("gs://bucket/out") as view:
+    with pytest.raises(ConfigError, match=r"^gs://bucket/out has no run"), local_view("gs://bucket/out") as view:
         raise ConfigError(f"{view} has no run")
