@@ -5,6 +5,7 @@ graph, which is several times slower and breaks self-checkpointing splittable Do
 no runner at all) also runs on FnApiRunner; with --direct_num_workers, on so many processes.
 """
 
+import gc
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -154,6 +155,25 @@ def _remembering(inspect: Callable[[Any], tuple[list[str], list[Any]]]) -> Calla
         return list(found[0]), list(found[1])
 
     return remembered
+
+
+@contextmanager
+def calm_interpreter() -> Iterator[None]:
+    """Keep the interpreter from stalling the calls' event loop while the pipeline runs in this process.
+
+    Measured with 500 calls of 0.5 s in flight: full collections over the graph's million objects and the default
+    5 ms between thread switches cost an eighth of the throughput together, little each alone.
+    """
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(interval)
 
 
 def _check_runner(asked: str) -> None:
