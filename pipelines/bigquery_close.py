@@ -26,14 +26,8 @@ def fill_tables(prepared: PreparedJob, result: RunResult) -> RunResult:
     sink = prepared.job.sinks.bigquery
     if sink is None:
         return result
-    filled: list[Filled] = []
-    error = None
-    try:
-        for manifest in unfilled_runs(prepared.job.output):
-            filled.append(fill_run(prepared.job.output, manifest))  # noqa: PERF401 - what is done counts if the next fails
-    except (RowbeamError, OSError) as found:
-        error = str(found)
-        structlog.get_logger("rowbeam").error("bigquery_failed", run_id=prepared.run_id, error=error)
+    filled, stuck = _fill(prepared.job.output)
+    error = stuck.get(_target({"job": prepared.job.model_dump(mode="json", by_alias=True)}))
     ours = next((one for one in filled if one.run_id == prepared.run_id), None)
     facts: dict[str, Any] = {
         "rows": {} if ours is None else ours.rows,
@@ -48,6 +42,27 @@ def fill_tables(prepared: PreparedJob, result: RunResult) -> RunResult:
         return _ended(result, EXIT_BROKEN, _not_copied(prepared, error))
     refused = sum(one.refused_count for one in filled)
     return _ended(result, EXIT_DEAD_LETTERS, _refused(filled, refused)) if refused else result
+
+
+def _fill(output: str) -> tuple[list[Filled], dict[str, str]]:
+    """Copy what is not copied yet; returns that, and the errors by target: order counts only among runs of one target."""
+    filled: list[Filled] = []
+    stuck: dict[str, str] = {}
+    for manifest in unfilled_runs(output):
+        target = _target(manifest)
+        if target in stuck:
+            continue
+        try:
+            filled.append(fill_run(output, manifest))
+        except (RowbeamError, OSError) as found:
+            stuck[target] = str(found)
+            structlog.get_logger("rowbeam").error("bigquery_failed", run_id=manifest["run_id"], error=str(found))
+    return filled, stuck
+
+
+def _target(manifest: dict[str, Any]) -> str:
+    sink = manifest["job"]["sinks"]["bigquery"]
+    return f"{sink['dataset']}.{sink['prefix']}"
 
 
 def _ended(result: RunResult, exit_code: int, sentence: str) -> RunResult:

@@ -24,6 +24,6 @@ def diff_to_screen(screen: Screen, output: str, run_a: str, run_b: str) -> int:
     from pipelines.diff_text import draw_diff
 
     with local_view(output) as view:
-        facts = diff_runs(view, run_a, run_b, MOST_ROWS if screen.as_json else EXAMPLES)
+        facts = diff_runs(view, run_a, run_b, MOST_ROWS if screen.as_json else EXAMPLES) | {"output": output}
     screen.show(facts, draw_diff)
     return EXIT_DONE

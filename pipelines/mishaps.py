@@ -30,6 +30,8 @@ _FILE_CURES: dict[int, str] = {
     errno.ENOTDIR: "a part of that path is a file: correct the path",
     errno.EISDIR: "it is a folder: correct the path",
 }
+#: A bucket and BigQuery, where they refuse or can't be reached.
+_STORES = frozenset({"StorageError", "WarehouseError"})
 _KEPT = "; answers so far are in the ledger, and running the job again takes them up"
 _OURS = RowbeamError.__module__
 _MAX_CHARS = 500
@@ -79,6 +81,9 @@ def judge(error: BaseException, *, running: bool = False) -> Mishap:
     if isinstance(error, OSError) and error.errno in _FILE_CURES and not running:
         problem = f"{error.filename or 'writing the output'}: {error.strerror}"
         return Mishap(EXIT_CONFIG, f"{problem}; {_FILE_CURES[error.errno]}")
+    if cause.name in _STORES:
+        # Their sentences tell the place and the cure: nothing failed that is ours.
+        return Mishap(EXIT_INTERNAL if running else EXIT_CONFIG, cause.words + (_KEPT if running else ""))
     where = f" in {cause.step}" if cause.step else ""
     words = " ".join(f"{cause.name}: {cause.words}".rstrip(": ").split())
     shown = words if len(words) <= _MAX_CHARS else words[:_MAX_CHARS] + "..."

@@ -69,8 +69,11 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     standard = options.view_as(StandardOptions)
     asked = standard.runner or ""
     engine = asked.rsplit(".", 1)[-1].lower()
+    workers = options.view_as(DirectOptions).direct_num_workers
+    if engine in _LOCAL and workers < 0:
+        raise ConfigError(f"--direct_num_workers={workers}: write how many processes, or 0 for one for each core")
     if engine in _LOCAL:
-        standard.runner = _FN_API_RUNNER if options.view_as(DirectOptions).direct_num_workers == 1 else _LOCAL_PROCESSES
+        standard.runner = _FN_API_RUNNER if workers == 1 else _LOCAL_PROCESSES
         structlog.get_logger("rowbeam").info("runner_chosen", asked=asked or None, runner="FnApiRunner")
         return options
     _check_runner(asked)
@@ -179,7 +182,7 @@ def calm_interpreter() -> Iterator[None]:
 def _check_runner(asked: str) -> None:
     try:
         create_runner(asked)
-    except (ValueError, ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a name that is no runner brings about
         raise ConfigError(
             f"--runner={asked}: {' '.join(str(error).split()).rstrip('.')}; correct the name, or leave it out to run here"
         ) from error

@@ -130,7 +130,7 @@ class AlikeReader:
                 return None
             base, counts = self._keep(recorded, fit.usage, is_repair)
         index = self._desk.next_index(self._ref)
-        call_id = f"{self._ref.batch_id}-{index:06d}"
+        call_id = self._desk.call_id(self._ref, index)
         changes: dict[str, Any] = {
             "call_id": call_id,
             "call_index": index,

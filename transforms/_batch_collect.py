@@ -98,7 +98,11 @@ class BatchCollector:
         assert ended is not None  # noqa: S101 - likewise
         marker = join(desk.ledger, "batches", entry.key, "collecting.json")
         is_first = create_if_absent(marker, orjson.dumps({"run_id": desk.settings.run_id, "at_s": time.time()}))
-        recorded = RecordedCalls() if is_first else recorded_calls(desk.ledger, ref.batch_id)
+        recorded = RecordedCalls()
+        if not is_first:
+            desk.worker.segment.sync()  # the try before may have been in this process
+            recorded = recorded_calls(desk.ledger, ref.batch_id)
+            desk.resume(ref, recorded.next_index)
         started_s = handle.submitted_at_s
         latency_ms = round(max(0.0, ended.ended_at_s - started_s) * 1000, 3)
         work = Work(

@@ -195,7 +195,7 @@ class BatchReader:
         )
         batch_id = work.ref.batch_id
         exchange = Exchange(
-            request, batch_id, index, f"{batch_id}-{index:06d}", custom_id, 1, work.started_at_us, work.latency_ms, 0.0,
+            request, batch_id, index, self._desk.call_id(work.ref, index), custom_id, 1, work.started_at_us, work.latency_ms, 0.0,
             shown, line.response, outcome, line.provider_request_id, "batch",
         )  # fmt: skip
         return (self._orphan_recorder if orphans else self._recorder).record(exchange)

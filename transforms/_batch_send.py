@@ -89,17 +89,27 @@ class BatchSender:
             record_upload(desk.ledger, entry.key, attempt, file_id)
         if budget is not None and not budget.hold_batch(ref, attempt):
             return BatchTurn(ref, Turn.WAITING)  # another worker took what there was
-        staged = entry.staged
-        intent = Intent(entry.key, attempt, staged.run_id, staged.nonce, staged.request_count, time.time())
-        # The providers' limits are the job's: two workers that looked at the same moment must not both go.
-        with mutex(desk.ledger, _CREATES, _PATIENCE_S, shared=desk.settings.shared_limits) as has_turn:
-            if not has_turn or self._is_held_back(ref) or not create_intent(desk.ledger, intent):
-                return BatchTurn(ref, Turn.WAITING)
+        intent = self._intend(ref, entry)
+        if intent is None:
+            return BatchTurn(ref, Turn.WAITING)
         if desk.worker.pool.stop is not None or time.time() - intent.intended_at_s > _STALE_INTENT_S:
             # The upload took long, or this process stood still: by now another run may have the output.
             desk.void(ref, attempt, Void("the run had to stop before it", "not_sent", time.time()))
             return self._send(ref, desk.entry(ref)) if desk.worker.pool.stop else BatchTurn(ref, Turn.WAITING)
         return self._created(ref, attempt, file_id, desk.client.create(facts, file_id, path))
+
+    def _intend(self, ref: BatchRef, entry: BatchEntry) -> Intent | None:
+        """Put on record that a create comes next; None where it may not, now.
+
+        The provider's limits are the job's: two workers that looked at the same moment must not both go.
+        """
+        desk, staged = self._desk, entry.staged
+        with mutex(desk.ledger, _CREATES, _PATIENCE_S, shared=desk.settings.shared_limits) as has_turn:
+            if not has_turn or self._is_held_back(ref):
+                return None
+            # Of now: to look may take its time, and an intent grows stale.
+            intent = Intent(entry.key, entry.attempt, staged.run_id, staged.nonce, staged.request_count, time.time())
+            return intent if create_intent(desk.ledger, intent) else None
 
     def _must_not_go(self, ref: BatchRef, entry: BatchEntry) -> BatchTurn | None:
         """Return where a batch stands that is not to be sent now; None when it is."""

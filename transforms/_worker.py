@@ -20,7 +20,7 @@ from transforms.providers.pool import CallPool
 from transforms.providers.secret import read_secret
 from transforms.providers.telemetry import Telemetry, open_telemetry
 from transforms.records.call import BatchEnded, CallRecord
-from transforms.records.errors import ConfigError
+from transforms.records.errors import ConfigError, InternalError
 from transforms.records.run import CallSettings
 from transforms.records.settings import PoolSettings
 from transforms.rules.call_record import CallRecorder
@@ -52,6 +52,11 @@ class Worker:
         if self.is_shared and self.budget is not None:
             # Not every runner calls teardown: what is not given back now would count as spent for good.
             self.budget.purse.give_back()
+
+    def leave_bundle(self) -> None:
+        """Make safe what is on record, for a retry in whichever process; what can't be written now is tried at the end."""
+        with suppress(InternalError):
+            self.segment.sync()
 
     def batch_http(self) -> BatchHttp:
         """Return the process's connections for batch APIs, made on first use."""

@@ -98,6 +98,7 @@ class _CallGroupDoFn(beam.DoFn):
         if hasattr(self, "_session"):
             self._session.abandon()
         if hasattr(self, "_worker"):
+            self._worker.leave_bundle()
             _worker.release(self._settings)
 
     def _take_up(self, batch_key: str, requests: list[ModelRequest], batch: Batch) -> dict[str, SettledAnswer]:
@@ -106,15 +107,15 @@ class _CallGroupDoFn(beam.DoFn):
         now_us, asked = time.time_ns() // 1000, self._worker.provider
         marker = join(settings.ledger, "batches", batch_key, f"taken-{settings.run_id}-")
         members = tuple((custom_id(settings.run_id, r.request_id), r.request_id) for r in requests)
-        # Before the marker: a group that is marked is on record, so no call can be without its batch.
         taken_up = (batch.batch_id, batch_key, settings.run_id, _mode(settings), asked.name, asked.request_model)
         self._worker.segment.append(BatchOpened(*taken_up, now_us, members))
         facts = {"batch_id": batch.batch_id, "run_id": settings.run_id, "taken_at_us": now_us}
-        _LOG.info("batch_taken_up", extra=facts | {"requests": len(requests)})
+        _LOG.info("batch_taken_up", extra={**facts, "requests": len(requests)})
         while not create_if_absent(f"{marker}{batch.tries}.json", orjson.dumps(facts)):
             batch.tries += 1
         if not batch.tries:
             return {}
+        self._worker.segment.sync()  # the try before may have been in this process
         known, batch.next_index = recorded_batch(settings.ledger, settings.run_id, batch.batch_id)
         return known
 

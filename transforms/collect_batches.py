@@ -80,6 +80,9 @@ class _CollectBatchDoFn(beam.DoFn):
                 yield item
         self._counters.add("requests_ended", count)
 
+    def finish_bundle(self) -> None:
+        self._desk.worker.end_bundle()
+
     def teardown(self) -> None:
         if hasattr(self, "_desk"):
             self._desk.release()

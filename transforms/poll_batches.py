@@ -121,6 +121,9 @@ class _PollBatchDoFn(beam.DoFn):
         tracker.try_claim(_END)
         yield replace(turn, next_index=self._desk.used(ref))
 
+    def finish_bundle(self) -> None:
+        self._desk.worker.end_bundle()
+
     def teardown(self) -> None:
         if hasattr(self, "_desk"):
             self._desk.release()

@@ -70,6 +70,9 @@ class _SubmitBatchDoFn(beam.DoFn):
             yield pvalue.TaggedOutput(CALLS, record)
         yield replace(turn, next_index=self._desk.used(turn.ref))
 
+    def finish_bundle(self) -> None:
+        self._desk.worker.end_bundle()
+
     def teardown(self) -> None:
         if hasattr(self, "_desk"):
             self._desk.release()

@@ -158,6 +158,8 @@ def test_a_busy_bucket_is_asked_again(bucket):
         pytest.param("gs://bucket/x", 401, "no credentials for Google Cloud Storage", id="no account"),
         pytest.param("gs://bucket/x", 400, "the bucket answered 400", id="anything else"),
         pytest.param("gs://nobodys/x", None, "the bucket nobodys does not exist; create it", id="no bucket"),
+        pytest.param("gs://", None, "is no place in a bucket; write gs://bucket/name", id="nothing"),
+        pytest.param("gs:///x", None, "is no place in a bucket", id="no bucket's name"),
     ],
 )
 def test_refusals_say_what_to_do(bucket, path, refusal, words):

@@ -74,6 +74,9 @@ __all__ = [
     "write_staged",
 ]
 
+#: When each intent was made, by path: they never change, and a nightly job's are many.
+_intended: dict[str, float] = {}
+
 
 def open_entries(ledger: str) -> list[BatchEntry]:
     """Return the batches in flight, the oldest first.
@@ -251,7 +254,10 @@ def sweep_unsent(ledger: str, run_id: str, now_s: float) -> list[str]:
 
 
 def _began(ledger: str, path: str, since_s: float) -> bool:
-    return read_record(ledger, key_of_intent(path), path, Intent).intended_at_s >= since_s
+    at_s = _intended.get(path)
+    if at_s is None:
+        at_s = _intended[path] = read_record(ledger, key_of_intent(path), path, Intent).intended_at_s
+    return at_s >= since_s
 
 
 def _is_batch_at(ledger: str, key: str, place: Place) -> bool:

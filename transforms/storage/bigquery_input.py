@@ -85,6 +85,7 @@ def read_bigquery(
             yield RawRow(dict(zip(names, values, strict=True)), file.path, line)
     if line != last:
         raise WarehouseError(f"{file.path}: gave rows up to {line:,} where {last:,} were asked for; run the job again")
+    _columns(file, settings)  # raises where the table was changed meanwhile
 
 
 def _table_file(service: Any, settings: BigQueryInput, name: str) -> InputFile:

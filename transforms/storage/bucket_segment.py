@@ -112,8 +112,9 @@ class BucketSegment:
         self._wake.set()
         if thread is not None and self._pid == os.getpid():
             thread.join()
+        with self._lock:
+            self._thread, self._closed = None, False
         self.sync()
-        self._thread, self._closed = None, False
 
     def __enter__(self) -> Self:
         return self

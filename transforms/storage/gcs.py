@@ -18,14 +18,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
+from transforms.rules.globs import fixed_prefix, glob_regex
+
 SCHEME = "gs://"
 
 #: Uploads above one chunk are resumable, and go on where a broken connection left them. A multiple of 256 KiB.
 _CHUNK_BYTES = 8 << 20
+_CONNECTIONS = 64
 #: Under this name an object keeps who created it: the one way to tell a creation whose reply was lost from another's.
 _WRITER = "rowbeam-writer"
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _FOLDER_FIELDS = "prefixes,nextPageToken,items(name)"
-_GLOB = re.compile(r"(\*\*|\*|\?|\[[^]]+\])")
 
 
 class StorageError(OSError):
@@ -35,6 +38,16 @@ class StorageError(OSError):
 def split(path: str) -> tuple[str, str]:
     """Return (bucket, object name) of a `gs://` path."""
     bucket, _, name = path.removeprefix(SCHEME).partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise StorageError(f"{path}: is no place in a bucket; write gs://bucket/name")
+    return bucket, name
+
+
+def split_object(path: str) -> tuple[str, str]:
+    """Return (bucket, object name) of the `gs://` path of an object; raises StorageError where it names none."""
+    bucket, name = split(path)
+    if not name:
+        raise StorageError(f"{path}: names a bucket, not a file in it; write gs://bucket/name")
     return bucket, name
 
 
@@ -51,7 +64,7 @@ def create(path: str, data: bytes) -> bool:
         try:
             blob.upload_from_string(data, content_type=_content_type(path), if_generation_match=0, retry=_retry())
         except PreconditionFailed:
-            found = _bucket(path).get_blob(split(path)[1], retry=_retry())
+            found = _bucket(path).get_blob(split_object(path)[1], retry=_retry())
             return found is not None and (found.metadata or {}).get(_WRITER) == mark
     return True
 
@@ -65,7 +78,7 @@ def put(path: str, data: bytes) -> None:
 def put_file(source: str, path: str) -> None:
     """Create or replace an object with a local file's content, resumably."""
     with _said(path):
-        blob = _bucket(path).blob(split(path)[1], chunk_size=_CHUNK_BYTES)
+        blob = _bucket(path).blob(split_object(path)[1], chunk_size=_CHUNK_BYTES)
         blob.upload_from_filename(source, content_type=_content_type(path), retry=_retry())
 
 
@@ -86,7 +99,7 @@ def swap(path: str, data: bytes | None, generation: int) -> bool:
         except NotFound:
             return False
         except PreconditionFailed:
-            found = None if data is None else _bucket(path).get_blob(split(path)[1], retry=_retry())
+            found = None if data is None else _bucket(path).get_blob(split_object(path)[1], retry=_retry())
             return found is not None and (found.metadata or {}).get(_WRITER) == mark
     return True
 
@@ -124,7 +137,7 @@ def open_read(path: str) -> IO[bytes]:
 def stat(path: str) -> tuple[int, int] | None:
     """Return (size in bytes, generation) of an object, or None when it is absent."""
     with _said(path):
-        found = _bucket(path).get_blob(split(path)[1], retry=_retry())
+        found = _bucket(path).get_blob(split_object(path)[1], retry=_retry())
     return None if found is None else (int(found.size), int(found.generation))
 
 
@@ -144,8 +157,8 @@ def move(source: str, target: str) -> None:
     """Give an object of one bucket another name, replacing what has it; may be done again after a crash in the middle."""
     blob = _blob(source)
     with _said(source):
-        _bucket(source).copy_blob(blob, _bucket(target), split(target)[1], retry=_retry())
-        blob.delete(retry=_retry())
+        _bucket(source).copy_blob(blob, _bucket(target), split_object(target)[1], retry=_retry())
+    remove(source)  # a try of ours whose reply was lost may have done it
 
 
 def listed(folder: str, *, deep: bool = False) -> Iterator[tuple[str, int]]:
@@ -174,17 +187,10 @@ def matching(pattern: str) -> list[str]:
     """Return the objects whose names match a glob (`*`, `?`, `[...]` within a name, `**` across folders), sorted."""
     bucket, name = split(pattern)
     # Servers that stand in for the real one don't know the glob: what they give is looked at once more.
-    wanted = re.compile("".join(map(_as_regex, _GLOB.split(name))))
-    prefix = _GLOB.split(name, maxsplit=1)[0]
+    wanted, prefix = glob_regex(name), fixed_prefix(name)
     with _said(pattern):
         found = _client().list_blobs(bucket, prefix=prefix, match_glob=name, retry=_retry())
         return sorted(f"{SCHEME}{bucket}/{blob.name}" for blob in found if wanted.fullmatch(blob.name))
-
-
-def _as_regex(part: str) -> str:
-    if part.startswith("[") and len(part) > 2:
-        return "[" + ("^" if part[1] in "!^" else "") + re.escape(part[1:-1].lstrip("!^")).replace(r"\-", "-") + "]"
-    return {"**": ".*", "*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part))
 
 
 class _Reader(io.RawIOBase):
@@ -244,15 +250,13 @@ def _said(path: str) -> Iterator[None]:
         text = "no credentials for Google Cloud Storage; run `gcloud auth application-default login`, or start this where a service account is attached"
         raise StorageError(f"{path}: {text} ({' '.join(str(error).split())[:200]})") from error
     except (RetryError, RequestException) as error:
-        raise StorageError(
-            f"{path}: Google Cloud Storage can't be reached ({type(error).__name__}); try again"
-        ) from error
+        raise StorageError(f"{path}: the bucket can't be reached ({type(error).__name__}); try again") from error
 
 
 def _reason(error: Any) -> str:
     said = " ".join(str(error.message).split())[:300]
     if error.code in (401, 403):
-        return f"the bucket refuses ({error.code}: {said}); grant this account roles/storage.objectUser on it"
+        return f"the bucket refuses; grant this account roles/storage.objectUser on it ({error.code}: {said})"
     return f"the bucket answered {error.code}: {said}"
 
 
@@ -262,7 +266,7 @@ def _content_type(path: str) -> str:
 
 
 def _blob(path: str) -> Any:
-    return _bucket(path).blob(split(path)[1])
+    return _bucket(path).blob(split_object(path)[1])
 
 
 def _bucket(path: str) -> Any:
@@ -278,10 +282,14 @@ def _client_of(_pid: int, emulator: str | None) -> Any:
     """Return this process's client: a fork needs its own, since sockets are not to be shared."""
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage  # type: ignore[import-untyped]
+    from requests.adapters import HTTPAdapter
 
-    if emulator:
-        return storage.Client(project="local", credentials=cast(Callable[[], Any], AnonymousCredentials)())
-    return storage.Client()
+    nobody = cast(Callable[[], Any], AnonymousCredentials)
+    client = storage.Client(project="local", credentials=nobody()) if emulator else storage.Client()
+    for scheme in ("https://", "http://"):
+        # As many connections are kept as there may be threads that use them at once.
+        client._http.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS))  # noqa: SLF001 - the library has no other way
+    return client
 
 
 def _retry() -> Any:

@@ -4,6 +4,7 @@ The owner renews it from a thread. A lease whose owner is dead (on this machine)
 taken over; of several takers exactly one wins, because every change is made to what was read, or not at all.
 """
 
+import logging
 import secrets
 import threading
 import time
@@ -20,6 +21,7 @@ from transforms.storage.objects import parent
 from transforms.storage.processes import ProcessId, is_dead, this_process
 from transforms.storage.slot import Slot, Version, open_slot
 
+_LOG = logging.getLogger("rowbeam.lease")
 #: How often a lease that others change at the same moment is tried for.
 _TRIES = 5
 
@@ -55,7 +57,15 @@ class Lease:
         self._expires_at = 0.0
         self._stop = threading.Event()
         self._heart: threading.Thread | None = None
-        self.lost = False
+        self._lost = False
+        self._is_renewing = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease is ours no more, or its renewal hangs for longer than it lasts; never False again."""
+        if self._is_renewing and self._clock() >= self._expires_at:
+            self._lost = True
+        return self._lost
 
     def acquire(self) -> None:
         """Take the lease and start renewing it every third of its time to live.
@@ -95,16 +105,22 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.release()
+        try:
+            self.release()
+        except (OSError, InternalError) as trouble:
+            # It expires by itself, and must not hide how the block ended.
+            _LOG.warning("lease_not_given_back", extra={"run_id": self._run_id, "reason": str(trouble)})
 
     def _beat(self, acquired_at: float) -> None:
         while not self._stop.wait(self._ttl_s / 3):
+            self._is_renewing = True
             try:
                 self._renew(acquired_at)
             except (OSError, InternalError):
                 # Tried again at the next beat; nobody else may take the lease before it expires.
-                self.lost = self._clock() >= self._expires_at
-            if self.lost:
+                self._lost = self._lost or self._clock() >= self._expires_at
+            self._is_renewing = False
+            if self._lost:
                 return
 
     def _renew(self, acquired_at: float) -> None:
@@ -112,7 +128,7 @@ class Lease:
         for _ in range(_TRIES):
             held, version = self._read(self._slot)
             if held is None or held.token != self._token:
-                self.lost = True
+                self._lost = True
                 return
             if self._swap(self._slot, version, acquired_at=acquired_at, now=self._clock()):
                 return
