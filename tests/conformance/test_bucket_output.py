@@ -78,7 +78,7 @@ def test_a_job_lives_in_a_bucket(
     assert b"<html" in bucket.data(f"jobs/out/runs/{again.summary['run_id']}/report.html")
 
 
-@pytest.mark.parametrize("mode", ["per_request", "provider_batch_api"])
+@pytest.mark.parametrize("mode", ["per_request", pytest.param("provider_batch_api", marks=pytest.mark.soak)])
 def test_the_rows_are_those_of_a_local_output(workshop: Workshop, bucket: Bucket, mode: str) -> None:
     """The place makes no difference to a cell of them."""
     import duckdb

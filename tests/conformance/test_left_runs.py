@@ -50,6 +50,7 @@ def test_a_left_run_is_closed_as_its_launcher_would_have(
         left_runs.close_left(load_job(str(job)), run_id)
 
 
+@pytest.mark.soak
 def test_a_left_run_that_is_not_closed_is_taken_up_by_the_next(
     make_job: MakeJob, sandbox: RunningSandbox, output: Output, runner: str
 ) -> None:
