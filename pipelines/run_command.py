@@ -1,6 +1,7 @@
 """The command `run`: a job run with progress on standard error and its end on standard output."""
 
 import logging
+import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from transforms.providers import make_provider
 
 #: What --detach stands for; the manifest shows it like any other override.
 DETACH = "batching.detach=true"
+#: How often somebody who is asked is looked at, seconds.
+_LOOK_S = 0.2
 
 
 def run_to_screen(
@@ -72,6 +75,9 @@ def _agree(gap: str, *, yes: bool, as_json: bool) -> bool:
     sys.stderr.flush()
     answer = ""
     try:
+        # A Ctrl-C that comes just before a read would be seen only after it: so nothing is read before it is there.
+        while not select.select([sys.stdin], [], [], _LOOK_S)[0]:
+            pass
         answer = sys.stdin.readline()
     finally:
         # Neither Ctrl-C nor the end of the input ends the line.
