@@ -139,3 +139,13 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def network_attempts() -> list[str]:
     """What this test reached for outside this machine; whoever empties it is forgiven."""
     return _attempts
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket that the library reaches as it would reach Google's."""
+    from tests.unit.gcs_bucket import serving_bucket
+
+    with serving_bucket() as (held, url):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
+        yield held

@@ -1,6 +1,5 @@
 """Everything in a bucket, input, output and ledger: the same rows, the same proofs, nothing paid twice (P1, P2, P8, P10)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,9 @@ import pytest
 from pipelines.cli import app
 from tests.conformance.batch_jobs import Workshop
 from tests.conformance.jobs import plain_rows
-from tests.unit.gcs_bucket import Bucket, serving_bucket
+from tests.unit.gcs_bucket import Bucket
 
 _OUT = "gs://bucket/jobs/out"
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """An empty bucket that the library reaches as it would reach Google's."""
-    with serving_bucket() as (held, url):
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        yield held
 
 
 def _put_input(workshop: Workshop, bucket: Bucket) -> list[str]:

@@ -268,3 +268,11 @@ def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
         return value
 
     return result
+
+
+def until(condition):
+    """Wait for something to become true."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never happens"
+        time.sleep(0.005)

@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit.gcs_bucket import serving_bucket
 from transforms.records.errors import InputError
 from transforms.records.failure import DeadLetter
 from transforms.records.settings import InputSettings
@@ -16,14 +15,6 @@ from transforms.storage.inputs import expand, input_schema, read_unit, work_unit
 
 _CSV = b"id,text\n" + b"".join(b"%d,text %d\n" % (number, number) for number in range(500))
 _TABLE = pa.table({"id": list(range(500)), "text": [f"text {number}" for number in range(500)]})
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """An empty bucket that the library reaches as it would reach Google's."""
-    with serving_bucket() as (held, url):
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        yield held
 
 
 def _parquet():

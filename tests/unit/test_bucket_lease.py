@@ -5,20 +5,11 @@ import threading
 import orjson
 import pytest
 
-from tests.unit.gcs_bucket import serving_bucket
 from transforms.records.errors import OutputBusyError
 from transforms.storage import objects
 from transforms.storage.lease import Lease
 
 _LEDGER = "gs://bucket/out/ledger"
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """An empty bucket that the library reaches as it would reach Google's."""
-    with serving_bucket() as (held, url):
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        yield held
 
 
 def test_one_run_at_a_time(bucket):

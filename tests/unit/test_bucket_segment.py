@@ -7,21 +7,12 @@ import time
 import pytest
 
 from tests.unit.batch_outputs import make_opened
-from tests.unit.gcs_bucket import serving_bucket
 from transforms.records.errors import InternalError
 from transforms.storage import gcs
 from transforms.storage.bucket_segment import BucketSegment
 from transforms.storage.ledger import read_segment, segments
 
 _LEDGER = "gs://bucket/out/ledger"
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """An empty bucket that the library reaches as it would reach Google's."""
-    with serving_bucket() as (held, url):
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        yield held
 
 
 def _record(number):

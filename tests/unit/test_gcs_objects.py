@@ -6,20 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.gcs_bucket import serving_bucket
 from transforms.records.errors import ConfigError
 from transforms.storage import gcs, objects
 from transforms.storage.mirror import local_view
 
 _BIG = os.urandom(1 << 20) * 9
-
-
-@pytest.fixture
-def bucket(monkeypatch):
-    """An empty bucket that the library reaches as it would reach Google's."""
-    with serving_bucket() as (held, url):
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
-        yield held
 
 
 @pytest.fixture(params=["disk", "bucket"])
